@@ -1,0 +1,97 @@
+"""Trained weights on disk: a state dict (`.pth`) and a JSON card beside it that tells how to rebuild the model."""
+
+import io
+import json
+from pathlib import Path
+
+import torch
+
+from .environment import choose_device, project_root, runs_folder
+from .files import sha256, write_atomically
+from .models import build_model
+
+FORMAT = 1  # of the cards; a reader refuses newer ones
+
+
+class CheckpointError(RuntimeError):
+    """Saved weights or their card are missing, damaged, or do not fit."""
+
+
+def save_model(model, path, card):
+    """Write a model's weights to `path` (`.pth`) and its card beside it (`.json`), each atomically.
+
+    Args:
+        card: what to remember, JSON-ready; it must hold "model" (a name in `models.MODELS`) and "model_arguments",
+            from which `load_model` rebuilds the architecture. "format" and the weights' "sha256" are added.
+
+    Raises:
+        OSError: the folder cannot be written to or the disk is full.
+    """
+    path = Path(path)
+    build_model(card["model"], **card["model_arguments"])  # a card that could not rebuild it must not be written
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().cpu() for name, value in model.state_dict().items()}, buffer)
+    content = buffer.getvalue()
+    card = {"format": FORMAT, **card, "sha256": sha256(content)}
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+
+
+def load_model(name, device=None):
+    """Rebuild a saved model with its weights, in evaluation mode, on `device` (the best one here unless named).
+
+    Args:
+        name: a recipe's name, looked up among this machine's runs and then in `saved_models/`; or a path to a `.pth`.
+
+    Raises:
+        CheckpointError: nothing of that name is saved, or what is saved is damaged or does not fit.
+    """
+    path, card = _find(name)
+    content = _read(path)
+    if sha256(content) != card.get("sha256"):
+        raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        model = build_model(card["model"], **card["model_arguments"])
+        model.load_state_dict(state)
+    except Exception as error:  # whatever an unsuitable file provokes within torch or in building the model
+        raise CheckpointError(f"{path} does not fit its card: {_first_line(error)}") from error
+    return model.to(choose_device(device)).eval()
+
+
+def read_card(name):
+    """Return the card of a saved model as a dict; `name` and errors as for `load_model`."""
+    return _find(name)[1]
+
+
+def _find(name):
+    """Return (path of the weights, card)."""
+    if str(name).endswith(".pth"):
+        path = Path(name)
+    else:
+        folders = (runs_folder() / "saved_models", project_root() / "saved_models")
+        candidates = [folder / f"{name}.pth" for folder in folders]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if path is None:
+            raise CheckpointError(f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}")
+    try:
+        card = json.loads(_read(path.with_suffix(".json")))
+        version = card["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path.with_suffix('.json')} is no card: {_first_line(error)}") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{path.with_suffix('.json')} has format {version}, and this version reads {FORMAT}")
+    return path, card
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _first_line(error):
+    """Return an error's type and its first informative line (torch begins with a heading)."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[min(1, len(lines) - 1)] if lines else ''}"

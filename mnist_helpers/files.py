@@ -1,0 +1,43 @@
+"""Writing files so that a reader never sees half of one, and checksums."""
+
+import errno
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+
+def write_atomically(path, content):
+    """Write bytes or text to `path` such that it holds either all of the old content or all of the new.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk, and take the name in one step, so
+    neither a crash nor a second process writing the same file can leave a mixture. Missing folders are made.
+
+    Raises:
+        OSError: the folder cannot be written to or the disk is full, in one sentence; the old file is untouched.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, _explain(error, path, len(data))) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(data):
+    """Return the SHA-256 of bytes-like `data` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _explain(error, path, size):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk that holds {path.parent} is full: free {size / 1e6 + 1:.0f} MB and run the same again"
+    return f"{path} cannot be written ({error.strerror}): choose a folder you may write to"

@@ -1,0 +1,134 @@
+"""Execute the numbered notebooks, write their pages, and promote a full run into the tracked files."""
+
+import base64
+import os
+import re
+import time
+import tomllib
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+
+from .data import load_data, load_mnist
+from .environment import project_root, quick_mode, runs_folder
+from .files import write_atomically
+from .results import load_records, readme_with_table, results_table
+
+QUIET = {"TQDM_DISABLE": "1"}  # a progress bar is for a person who waits, not for a page that is read later
+LINKS = (  # where the repository's address stands in notebooks and README
+    r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/)",
+    r"(github\.com/)[\w.-]+/[\w.-]+?(\.git\b)",
+)
+
+
+class NotebookError(RuntimeError):
+    """A notebook did not run from top to bottom, or a run must not be published."""
+
+
+def numbered_notebooks():
+    """Return the paths of the project's notebooks in order."""
+    return sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def execute_all():
+    """Execute the notebooks in order into the runs folder, with an HTML page each, and print the results table.
+
+    Tracked files are left alone. Returns {source path: executed notebook}.
+
+    Raises:
+        NotebookError: a cell failed; what ran before it is in the runs folder.
+    """
+    if load_data(train=True).source != "mnist":
+        os.environ["MNIST_OFFLINE"] = "1"  # one failed download is enough: the notebooks need not try again
+    paths, executed = numbered_notebooks(), {}
+    for number, path in enumerate(paths, start=1):
+        print(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
+        start = time.perf_counter()
+        executed[path], page = execute(path)
+        print(f"[{number}/{len(paths)}] {path.stem}: {time.perf_counter() - start:.0f} s, {page}", flush=True)
+    print(f"\n{results_table()}")
+    return executed
+
+
+def execute(path):
+    """Execute one notebook where it lies and return (executed notebook, path of its HTML page in the runs folder)."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=None,
+        record_timing=False,
+        resources={"metadata": {"path": path.parent}},
+    )
+    failure = None
+    try:
+        client.execute(env={**os.environ, **QUIET})
+    except CellExecutionError as error:
+        failure = f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        failure = "its Python process died (memory?)"
+    copy = runs_folder() / "notebooks" / path.name
+    page = copy.with_suffix(".html")
+    write_atomically(copy, nbformat.writes(notebook) + "\n")
+    write_atomically(page, HTMLExporter().from_notebook_node(notebook)[0])
+    if failure:
+        raise NotebookError(f"{path.name} stopped: {failure}. See {page}")
+    return notebook, page
+
+
+def publish():
+    """Execute all notebooks in full mode, then promote outputs, weights, records and README together.
+
+    Raises:
+        NotebookError: quick mode is on, or a notebook failed; nothing tracked has been touched.
+        DataError: MNIST is not to be had.
+    """
+    if quick_mode():
+        raise NotebookError("quick mode is on (QUICK), and only full runs are published: unset it and try again")
+    load_mnist(train=True), load_mnist(train=False)
+    executed = execute_all()
+    root, runs = project_root(), runs_folder()
+    for record in load_records([runs / "records"]):
+        if record["source"] == "mnist":
+            _promote(runs, root, f"records/{record['recipe']}/mnist-*.json")
+    _promote(runs, root, "saved_models/*")
+    for path, notebook in executed.items():
+        write_atomically(path, nbformat.writes(notebook) + "\n")
+        for cell in notebook.cells:
+            if "readme-picture" in cell.metadata.get("tags", ()):
+                write_atomically(path.parent / "pictures" / f"{path.stem}.png", _picture(cell))
+    readme = root / "README.md"
+    write_atomically(readme, readme_with_table(readme.read_text(encoding="utf-8")))
+    print(f"\nPublished {len(executed)} notebooks; look at the changes with git diff before you commit them.")
+
+
+def stamp():
+    """Write the repository's address from pyproject.toml into README.md and the notebooks; return the changed paths."""
+    changed = []
+    for path in [project_root() / "README.md", *numbered_notebooks()]:
+        text = path.read_text(encoding="utf-8")
+        if (new := stamped(text)) != text:
+            write_atomically(path, new)
+            changed.append(path)
+    return changed
+
+
+def stamped(text):
+    """Return a README's or notebook's text with the repository's address from pyproject.toml in its links."""
+    settings = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))
+    address = settings["project"]["urls"]["Repository"].removeprefix("https://github.com/").strip("/")
+    for pattern in LINKS:
+        text = re.sub(pattern, rf"\g<1>{address}\g<2>", text)
+    return text
+
+
+def _promote(source, target, pattern):
+    for path in source.glob(pattern):
+        write_atomically(target / path.relative_to(source), path.read_bytes())
+
+
+def _picture(cell):
+    data = next(output["data"] for output in cell.outputs if "image/png" in output.get("data", {}))
+    return base64.b64decode(data["image/png"])

@@ -1,0 +1,157 @@
+"""Records of finished runs, one small JSON file each, and the results table made from them."""
+
+import json
+import warnings
+from itertools import groupby
+from statistics import mean, stdev
+
+from .checkpoints import save_model
+from .data import DataError, load_data
+from .environment import choose_device, project_root, quick_mode, runs_folder
+from .files import write_atomically
+from .recipes import RECIPES, find_recipe, run
+from .statistics import wilson_interval
+
+KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
+MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
+
+
+def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
+    """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
+
+    A run that is already recorded there, with the same settings on the same kind of device, is not trained again.
+
+    Raises:
+        ValueError: no such recipe.
+        DataError: MNIST is not to be had, and the sample was not asked for with `allow_sample`.
+        TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
+    """
+    recipe, device = find_recipe(name), choose_device(device)
+    digits = load_data(train=True)
+    if digits.source != "mnist" and not allow_sample:
+        raise DataError(
+            f"{name} would be trained on {digits.source}, not on MNIST, and the results are about MNIST: "
+            "get MNIST (see python -m mnist_helpers data), or allow the sample with --allow-sample."
+        )
+    wanted = (name, digits.source, quick_mode(), device.type, seed)
+    for known in load_records([runs_folder() / "records"]):
+        if wanted == tuple(known[key] for key in ("recipe", "source", "quick", "device", "seed")):
+            return known
+    finished = run(name, digits, seed, device=device, progress=progress)
+    result = finished.record
+    if seed == 0 and digits.source == "mnist":
+        bulky = ("history", "test_predictions")
+        card = {key: value for key, value in result.items() if key not in bulky}
+        card |= {"model": recipe.model, "model_arguments": recipe.model_arguments}
+        save_model(finished.model, runs_folder() / "saved_models" / f"{name}.pth", card)
+    file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
+    write_atomically(runs_folder() / "records" / name / file, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def load_records(folders=None):
+    """Return all records as dicts: the committed ones, and this machine's, which stand in for their committed twins.
+
+    Records made with other settings than the recipe has now are left out, with a warning that counts them.
+
+    Args:
+        folders: where to look instead; of two records of one run, the later folder's is taken.
+
+    Raises:
+        ValueError: a file is no record.
+    """
+    if folders is None:
+        folders = [project_root() / "records", runs_folder() / "records"]
+    records, outdated = {}, 0
+    for path in [path for folder in folders for path in sorted(folder.glob("*/*.json"))]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            key = tuple(found[name] for name in (*KEY, "seed"))
+            current = found["recipe"] in RECIPES and found["settings"] == RECIPES[found["recipe"]].settings()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
+        if current:
+            records[key] = found
+        else:
+            outdated += 1
+    if outdated:
+        warnings.warn(f"{outdated} records of other settings than today's recipes are left out", stacklevel=2)
+    return list(records.values())
+
+
+def result_rows(records=None):
+    """Return the table's rows as dicts, JSON-ready: one for each (recipe, source, quick, trained_on, device).
+
+    Accuracies are percent: the mean over `seeds`, and the sample standard deviation (None for a single run);
+    `seconds` is the mean of training alone. A recipe without a record has a row too, its figures None.
+    """
+    records = load_records() if records is None else records
+    order = list(RECIPES)
+    records = sorted(
+        records, key=lambda one: (order.index(one["recipe"]), *(str(one[key]) for key in KEY), one["seed"])
+    )
+    rows = [_row(list(runs)) for _, runs in groupby(records, key=lambda one: tuple(one[key] for key in KEY))]
+    missing = set(order) - {row["recipe"] for row in rows}
+    rows += [_empty_row(name) for name in order if name in missing]
+    return sorted(rows, key=lambda row: order.index(row["recipe"]))
+
+
+def results_table(rows=None):
+    """Return the results table, or other rows of `result_rows`, as Markdown."""
+    rows = result_rows() if rows is None else rows
+    lines = [
+        "| system | published, test % | ours, test % | ours, validation % | seeds | parameters | epochs | seconds "
+        "| device | trained on | protocol of the published figure |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        published = "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2f}"
+        cells = [f"`{row['recipe']}`", published]
+        if row["seeds"]:
+            cells += [_test_cell(row), f"{row['validation_accuracy_mean']:.2f}", str(len(row["seeds"]))]
+            cells += [f"{row['parameters']:,}", str(row["epochs"]), f"{row['seconds']:.1f}", row["device"]]
+            cells.append(f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}")
+        else:
+            cells += ["not measured"] + [""] * 7
+        lines.append(f"| {' | '.join(cells)} | {row['note']} |")
+    return "\n".join(lines)
+
+
+def readme_with_table(readme):
+    """Return the text of README.md with the table between `MARKS` made anew from the committed records."""
+    start, end = (readme.index(mark) for mark in MARKS)
+    rows = result_rows(load_records([project_root() / "records"]))
+    return f"{readme[:start]}{MARKS[0]}\n{results_table(rows)}\n{readme[end:]}"
+
+
+def _row(runs):
+    first = runs[0]
+    tests = [one["test_accuracy"] for one in runs]
+    return {
+        **_empty_row(first["recipe"]),
+        "validation_accuracy_mean": mean(one["validation_accuracy"] for one in runs),
+        "test_accuracy_mean": mean(tests),
+        "test_accuracy_std": stdev(tests) if len(tests) > 1 else None,
+        "test_images": len(first["test_predictions"]),
+        "seeds": [one["seed"] for one in runs],
+        "seconds": mean(one["seconds"] for one in runs),
+        **{key: first[key] for key in ("parameters", "epochs", "device", "trained_on", "source", "quick")},
+    }
+
+
+def _empty_row(name):
+    recipe = RECIPES[name]
+    unknown = (
+        "validation_accuracy_mean test_accuracy_mean test_accuracy_std test_images seeds parameters epochs seconds "
+        "device trained_on source quick"
+    )
+    known = {"recipe": name, "published_accuracy": recipe.published_accuracy, "note": recipe.note, "seeds": []}
+    return dict.fromkeys(unknown.split()) | known
+
+
+def _test_cell(row):
+    accuracy = row["test_accuracy_mean"]
+    if row["test_accuracy_std"] is not None:
+        return f"{accuracy:.2f} ± {row['test_accuracy_std']:.2f}"
+    low, high = wilson_interval(round(accuracy * row["test_images"] / 100), row["test_images"])
+    return f"{accuracy:.2f} (one run; 95 % interval {low:.2f} to {high:.2f})"

@@ -1,0 +1,220 @@
+"""The training loop: one epoch, a generator of epochs, and `fit`, which drains it into a `History`."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CyclicLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from tqdm.auto import tqdm
+
+from .environment import seeded
+from .evaluation import evaluate
+
+PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
+IN_STEPS = (ReduceLROnPlateau, StepLR, MultiStepLR)  # schedules whose drops are events worth a line
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on. `history` holds the epochs finished before; the model has the last one's weights."""
+
+    history = None
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch brought: losses are means over examples, accuracies percent.
+
+    The training figures are gathered while the weights move and dropout is on; the validation figures belong to the
+    weights at the epoch's end. `learning_rate` is the rate that the epoch began with, `seconds` its training alone.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float = field(compare=False)
+
+
+@dataclass
+class History:
+    """The epochs of a run: `history["validation_loss"]` is a column, `history.best` the best epoch's result.
+
+    Attributes:
+        epochs: one `EpochResult` each.
+        best: the epoch with the highest validation accuracy (among equals, the lowest validation loss), or None.
+        best_state: the state dict at its end.
+        stopped: "" after all epochs, "early" (no improvement) or "interrupted" (Ctrl-C).
+    """
+
+    epochs: list = field(default_factory=list)
+    best: EpochResult | None = None
+    best_state: dict | None = field(default=None, compare=False, repr=False)
+    stopped: str = ""
+
+    def __len__(self):
+        return len(self.epochs)
+
+    def __getitem__(self, column):
+        return [getattr(result, column) for result in self.epochs]
+
+    @property
+    def seconds(self):
+        """Seconds of training alone, all epochs together."""
+        return sum(self["seconds"])
+
+
+def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, scheduler=None):
+    """Train on every batch once and return (mean loss, accuracy in percent), exact over examples.
+
+    `scheduler`, if given, moves after every batch. Raises TrainingError, naming the batch, if the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    losses, sizes, correct = [], [], 0
+    for images, labels in loader:
+        images, labels = images.to(device), labels.to(device)
+        logits = model(images)  # (B, 10)
+        loss = loss_function(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        # Kept as tensors: reading a number here would make a GPU wait in every step.
+        losses.append(loss.detach())
+        sizes.append(len(labels))
+        correct += (logits.detach().argmax(dim=1) == labels).sum()
+    if not sizes:
+        raise ValueError("the loader gave no batch: there is nothing to train on")
+    losses = torch.stack(losses).cpu().double()  # (number of batches,)
+    if not losses.isfinite().all():
+        batch = int((~losses.isfinite()).nonzero()[0]) + 1
+        raise TrainingError(f"batch {batch}: the loss is {losses[batch - 1].item()}")
+    n = sum(sizes)
+    return (losses @ torch.tensor(sizes).double()).item() / n, 100 * int(correct) / n
+
+
+def epochs(
+    model,
+    train_loader,
+    validation_loader,
+    optimizer,
+    n_epochs,
+    *,
+    loss_function=F.cross_entropy,
+    scheduler=None,
+    per_batch=None,
+    seed=0,
+):
+    """Train for `n_epochs` and yield an `EpochResult` after each; stop asking, and training stops.
+
+    Args:
+        model: any module from images to logits, already on its device.
+        train_loader, validation_loader: iterables of (images, labels). A `sampler` with `set_epoch` is told the epoch.
+        optimizer: over the model's parameters.
+        loss_function: (logits (B, 10), labels (B,)) -> mean loss.
+        scheduler: any of `torch.optim.lr_scheduler`; plateau ones are stepped with the validation loss.
+        per_batch: whether the scheduler moves after each batch; unless said, `OneCycleLR` and `CyclicLR` do.
+        seed: of dropout and the like. Each epoch's randomness is a function of (seed, epoch); the caller's random
+            state is left alone.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite; the message names epoch and batch.
+    """
+    per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
+    for epoch in range(1, n_epochs + 1):
+        if hasattr(getattr(train_loader, "sampler", None), "set_epoch"):
+            train_loader.sampler.set_epoch(epoch)
+        rate = optimizer.param_groups[0]["lr"]
+        with seeded(seed, epoch):
+            start = time.perf_counter()
+            try:
+                trained = train_one_epoch(
+                    model, train_loader, optimizer, loss_function, scheduler if per_batch else None
+                )
+                seconds = time.perf_counter() - start
+                validated = evaluate(model, validation_loader, loss_function)
+                if not math.isfinite(validated[0]):
+                    raise TrainingError(f"after its last batch: the validation loss is {validated[0]}")
+            except TrainingError as error:
+                raise TrainingError(
+                    f"epoch {epoch}, {error}. Try a learning rate below {rate:g}, and check that the images are finite"
+                ) from None
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(validated[0])
+        elif scheduler is not None and not per_batch:
+            scheduler.step()
+        yield EpochResult(epoch, *trained, *validated, rate, seconds)
+
+
+def fit(
+    model,
+    train_loader,
+    validation_loader,
+    optimizer,
+    n_epochs,
+    *,
+    patience=None,
+    restore_best=False,
+    progress=True,
+    **options,
+):
+    """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
+
+    Ctrl-C ends training early and keeps history and best state; the model then has the weights of the last finished
+    epoch. A line is printed when a plateau or step schedule lowers the rate.
+
+    Args:
+        patience: stop early after this many epochs without a lower validation loss; never unless given.
+        restore_best: put the best epoch's weights (see `History.best`) into the model at the end.
+        progress: show a progress bar.
+        **options: as for `epochs`: loss_function, scheduler, per_batch, seed.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite. The model is put back to the last good epoch, and the
+            exception's `history` holds the epochs before.
+    """
+    history, last_state = History(), _copy_state(model)
+    lowest, waited = math.inf, 0
+    results = epochs(model, train_loader, validation_loader, optimizer, n_epochs, **options)
+    bar = tqdm(results, total=n_epochs, unit="epoch", disable=not progress)
+    try:
+        for result in bar:
+            last_state = _copy_state(model)
+            history.epochs.append(result)
+            if history.best is None or _quality(result) > _quality(history.best):
+                history.best, history.best_state = result, last_state
+            bar.set_postfix_str(f"validation {result.validation_accuracy:.2f} %")
+            rate = optimizer.param_groups[0]["lr"]
+            if isinstance(options.get("scheduler"), IN_STEPS) and rate < result.learning_rate:
+                bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
+            waited = 0 if result.validation_loss < lowest else waited + 1
+            lowest = min(lowest, result.validation_loss)
+            if patience is not None and waited >= patience:
+                history.stopped = "early"
+                bar.write(f"Stopped early after epoch {result.epoch}: no lower validation loss for {waited} epochs")
+                break
+    except (KeyboardInterrupt, TrainingError) as error:
+        model.load_state_dict(last_state)
+        if isinstance(error, TrainingError):
+            error.history = history
+            raise
+        history.stopped = "interrupted"
+        bar.write(f"Interrupted: {len(history)} finished epochs and the best state are kept")
+    finally:
+        bar.close()
+    if restore_best and history.best_state is not None:
+        model.load_state_dict(history.best_state)
+    return history
+
+
+def _quality(result):
+    return result.validation_accuracy, -result.validation_loss
+
+
+def _copy_state(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
