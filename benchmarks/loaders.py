@@ -46,7 +46,7 @@ def main():
     for _ in loaders:
         with seeded(0):
             models.append(network().to(device))
-    optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3) for model in models]
+    optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3, fused=True) for model in models]
     reading, training = ([], []), ([], [])
     for repeat in range(REPEATS + 1):
         for kind, loader in enumerate(loaders):

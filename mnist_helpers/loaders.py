@@ -60,7 +60,7 @@ class ResidentLoader:
 
     def __init__(self, images, labels, batch_size=64, normalisation="half", shuffle=False, seed=0, device=None):
         device = choose_device(device)
-        self.images = images.unsqueeze(1).to(device)  # (N, 1, 28, 28) uint8
+        self.images = images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = labels.to(device)  # (N,)
         self.batch_size = batch_size
         self.mean, self.std = NORMALISATIONS[normalisation]
@@ -71,9 +71,10 @@ class ResidentLoader:
 
     def __iter__(self):
         order = self.sampler.order().to(self.images.device)
-        for chosen in order.split(self.batch_size):
-            images = self.images[chosen].float()
-            yield images.div_(255 * self.std).sub_(self.mean / self.std), self.labels[chosen]
+        for chosen in order.split(8 * self.batch_size):  # eight batches at a time: fewer, larger operations
+            images = self.images.index_select(0, chosen) * (1 / (255 * self.std))  # (8 B, 784), now float32
+            images = images.sub_(self.mean / self.std).view(-1, 1, 28, 28)
+            yield from zip(images.split(self.batch_size), self.labels[chosen].split(self.batch_size))
 
 
 class DigitsDataset(Dataset):

@@ -31,7 +31,7 @@ class Recipe:
     model: str
     model_arguments: dict = field(default_factory=dict)
     optimizer: str = "Adam"
-    optimizer_arguments: dict = field(default_factory=lambda: {"lr": 1e-3})
+    optimizer_arguments: dict = field(default_factory=lambda: {"lr": 1e-3, "fused": True})
     normalisation: str = "half"
     batch_size: int = 64
     epochs: int = 15

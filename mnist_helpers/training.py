@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CyclicLR, MultiStepLR, OneCycleLR, ReduceLR
 from tqdm.auto import tqdm
 
 from .environment import seeded
-from .evaluation import evaluate
+from .evaluation import accuracy, evaluate
 
 PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
 IN_STEPS = (ReduceLROnPlateau, StepLR, MultiStepLR)  # schedules whose drops are events worth a line
@@ -74,28 +74,27 @@ def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, sch
     """
     device = next(model.parameters()).device
     model.train()
-    losses, sizes, correct = [], [], 0
-    for images, labels in loader:
-        images, labels = images.to(device), labels.to(device)
-        logits = model(images)  # (B, 10)
-        loss = loss_function(logits, labels)
+    losses, logits, labels = [], [], []  # kept as tensors: reading a number would make a GPU wait in every step
+    for images, targets in loader:
+        images, targets = images.to(device), targets.to(device)
+        outputs = model(images)  # (B, 10)
+        loss = loss_function(outputs, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        # Kept as tensors: reading a number here would make a GPU wait in every step.
         losses.append(loss.detach())
-        sizes.append(len(labels))
-        correct += (logits.detach().argmax(dim=1) == labels).sum()
-    if not sizes:
+        logits.append(outputs.detach())
+        labels.append(targets)
+    if not losses:
         raise ValueError("the loader gave no batch: there is nothing to train on")
     losses = torch.stack(losses).cpu().double()  # (number of batches,)
     if not losses.isfinite().all():
         batch = int((~losses.isfinite()).nonzero()[0]) + 1
         raise TrainingError(f"batch {batch}: the loss is {losses[batch - 1].item()}")
-    n = sum(sizes)
-    return (losses @ torch.tensor(sizes).double()).item() / n, 100 * int(correct) / n
+    sizes = torch.tensor([len(targets) for targets in labels]).double()
+    return (losses @ sizes / sizes.sum()).item(), accuracy(torch.cat(logits), torch.cat(labels))
 
 
 def epochs(
