@@ -6,7 +6,7 @@ import os
 import urllib.request
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,10 @@ class Digits:
 
     def __len__(self):
         return len(self.labels)
+
+    def take(self, numbers):
+        """Return the digits with these numbers (int64 tensor) in this order; the rest of the description is kept."""
+        return replace(self, images=self.images[numbers], labels=self.labels[numbers])
 
 
 @dataclass(frozen=True)

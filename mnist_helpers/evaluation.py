@@ -54,7 +54,7 @@ def score_on_test(model, normalisation="half", root=None):
     """Score a finished system on the test set: nothing that is still being chosen may come here."""
     digits = load_data(train=False, root=root)
     device = next(model.parameters()).device
-    loader = ResidentLoader(digits.images, digits.labels, 1000, normalisation, device=device)
+    loader = ResidentLoader(digits, 1000, normalisation, device=device)
     logits = predict(model, loader)
     return TestScore(
         accuracy=accuracy(logits, digits.labels),

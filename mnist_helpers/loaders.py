@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .environment import choose_device, combine_seeds
@@ -52,19 +53,20 @@ class EpochSampler(Sampler):
 
 
 class ResidentLoader:
-    """Batches from a uint8 tensor that lies on the device: no copying, no per-image work, so ~100x faster.
+    """Batches from a uint8 tensor that lies on the device: no copying and no work per image, so ~100x faster.
 
     Iterate over it like a DataLoader: (images float32 (B, 1, 28, 28) normalised, labels int64 (B,)). The ragged last
-    batch is kept. `mean` and `std` are the normalisation's, for whoever wants to undo it.
+    batch is kept. `mean` and `std` are the normalisation's, for whoever wants to undo it; `source` is the digits'.
     """
 
-    def __init__(self, images, labels, batch_size=64, normalisation="half", shuffle=False, seed=0, device=None):
+    def __init__(self, digits, batch_size=64, normalisation="half", shuffle=False, seed=0, device=None):
         device = choose_device(device)
-        self.images = images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
-        self.labels = labels.to(device)  # (N,)
+        self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
+        self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size
         self.mean, self.std = NORMALISATIONS[normalisation]
-        self.sampler = EpochSampler(len(labels), shuffle, seed)
+        self.source = digits.source
+        self.sampler = EpochSampler(len(digits), shuffle, seed)
 
     def __len__(self):
         return -(-len(self.labels) // self.batch_size)
@@ -80,31 +82,30 @@ class ResidentLoader:
 class DigitsDataset(Dataset):
     """Digits one at a time, as `torchvision.datasets.MNIST` gives them: (transform(PIL image), int label)."""
 
-    def __init__(self, images, labels, transform):
-        self.images, self.labels, self.transform = images, labels, transform
+    def __init__(self, digits, transform):
+        self.digits, self.transform = digits, transform
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.digits)
 
     def __getitem__(self, index):
-        from PIL import Image
+        image = Image.fromarray(self.digits.images[index].numpy())
+        return self.transform(image), int(self.digits.labels[index])
 
-        return self.transform(Image.fromarray(self.images[index].numpy())), int(self.labels[index])
 
-
-def plain_loader(images, labels, batch_size=64, normalisation="half", shuffle=False, seed=0):
+def plain_loader(digits, batch_size=64, normalisation="half", shuffle=False, seed=0):
     """Return the `torch.utils.data.DataLoader` that most tutorials use, with `ResidentLoader`'s pixels and order."""
     from torchvision import transforms  # here: slow to import, and only this loader needs it
 
     mean, std = NORMALISATIONS[normalisation]
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
     loader = DataLoader(
-        DigitsDataset(images, labels, transform),
+        DigitsDataset(digits, transform),
         batch_size=batch_size,
-        sampler=EpochSampler(len(labels), shuffle, seed),
+        sampler=EpochSampler(len(digits), shuffle, seed),
         generator=torch.Generator(),  # else it would draw from the caller's random state
     )
-    loader.mean, loader.std = mean, std
+    loader.mean, loader.std, loader.source = mean, std, digits.source
     return loader
 
 
@@ -119,11 +120,11 @@ def make_loaders(digits, batch_size=64, normalisation="half", seed=0, device=Non
         plain: return plain DataLoaders, which leave the images on the CPU.
         limit: keep only this many training images, and a quarter as many for validation.
     """
-    loaders = []
-    for part, shuffle, most in zip(stratified_split(digits.labels), (True, False), (limit, limit and limit // 4)):
-        data = digits.images[part[:most]], digits.labels[part[:most]]
-        if plain:
-            loaders.append(plain_loader(*data, batch_size, normalisation, shuffle, seed))
-        else:
-            loaders.append(ResidentLoader(*data, batch_size, normalisation, shuffle, seed, device))
-    return tuple(loaders)
+    training, validation = stratified_split(digits.labels)
+    if limit is not None:
+        training, validation = training[:limit], validation[: limit // 4]
+    make, options = (plain_loader, {}) if plain else (ResidentLoader, {"device": device})
+    return (
+        make(digits.take(training), batch_size, normalisation, shuffle=True, seed=seed, **options),
+        make(digits.take(validation), batch_size, normalisation, **options),
+    )

@@ -59,6 +59,7 @@ def execute(path):
         notebook,
         kernel_name="python3",
         timeout=None,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors alone
         record_timing=False,
         resources={"metadata": {"path": path.parent}},
     )

@@ -8,7 +8,7 @@ import numpy as np
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito's colour-blind-safe palette
 
 
-def image_grid(images, titles=None, colors=None, columns=5, size=1.5, cmap="gray"):
+def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5, cmap="gray"):
     """Return a closed Figure of pictures in rows.
 
     Args:
@@ -16,6 +16,7 @@ def image_grid(images, titles=None, colors=None, columns=5, size=1.5, cmap="gray
             (black) to its greatest (white).
         titles: N texts, one above each picture.
         colors: N colours for the titles.
+        title: a text above the whole.
         columns: pictures in a row.
         size: inches a picture.
         cmap: matplotlib's name of the colours for (H, W) pictures.
@@ -31,6 +32,8 @@ def image_grid(images, titles=None, colors=None, columns=5, size=1.5, cmap="gray
             axis.imshow(images[index], cmap=cmap)
             if titles is not None:
                 axis.set_title(titles[index], color=colors[index] if colors is not None else "black", fontsize=11)
+    if title is not None:
+        figure.suptitle(title, fontsize=10, color="gray")
     plt.close(figure)  # else a notebook would show it twice: returned and still open
     return figure
 
@@ -39,7 +42,8 @@ def show5(loader):
     """Return a closed Figure of five images of the loader's next batch with their labels, in one row.
 
     Works on any loader of (images, labels), images (B, H, W) or (B, C, H, W). The normalisation is undone for the eye
-    with the loader's `mean` and `std` where it has them, and with the batch's range otherwise.
+    with the loader's `mean` and `std` where it has them, and with the batch's range otherwise; the loader's `source`,
+    where it has one, stands above.
     """
     images, labels = next(iter(loader))
     images = np.asarray(images[:5].cpu(), dtype=np.float32)
@@ -51,7 +55,7 @@ def show5(loader):
     images = images.clip(0, 1)
     if images.ndim == 4:  # (5, C, H, W)
         images = images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1)
-    return image_grid(images, titles=[str(int(label)) for label in labels[:5]])
+    return image_grid(images, [str(int(label)) for label in labels[:5]], title=getattr(loader, "source", None))
 
 
 def curves(history, quantity="accuracy", ax=None):

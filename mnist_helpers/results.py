@@ -101,7 +101,7 @@ def results_table(rows=None):
     rows = result_rows() if rows is None else rows
     lines = [
         "| system | published, test % | ours, test % | ours, validation % | seeds | parameters | epochs | seconds "
-        "| device | trained on | protocol of the published figure |",
+        "| device | trained on | published protocol |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
