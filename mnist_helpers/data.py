@@ -1,5 +1,6 @@
 """MNIST on disk: find it, verify it, repair it, download it; and the sample that needs no network."""
 
+import functools
 import gzip
 import http.client
 import os
@@ -152,17 +153,23 @@ def load_digits_sample(train=True):
 def load_data(train=True, root=None, download=True):
     """Return MNIST, or else the scikit-learn sample with one unmistakable warning; see `load_mnist`.
 
-    Tell them apart by `.source`, which belongs into every title and table row.
+    Tell them apart by `.source`, which belongs into every title and table row. MNIST is given only where both its
+    parts are to be had, so that nobody trains on the one source and tests on the other.
     """
     try:
-        return load_mnist(root, train, download)
+        parts = {part: load_mnist(root, part, download) for part in (True, False)}
     except DataError as error:
-        warnings.warn(
+        _warn_once(
             f"THIS IS NOT MNIST: 1,797 scikit-learn digits stand in for it, and no figure below is a figure "
-            f"about MNIST. The reason: {error}",
-            stacklevel=1,  # one place for every caller, so that Python shows it once
+            f"about MNIST. The reason: {error}"
         )
         return load_digits_sample(train)
+    return parts[train]
+
+
+@functools.cache  # Python's own once-only filter forgets whenever a library touches the filters
+def _warn_once(message):
+    warnings.warn(message, stacklevel=3)
 
 
 def _tensor(content, file):

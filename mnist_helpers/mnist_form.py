@@ -25,9 +25,9 @@ def to_mnist_form(picture):
     if ink.ndim != 2 or not np.isfinite(ink).all():
         raise ValueError(f"one digit must be a finite array of shape (H, W), not {ink.shape}")
     form = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    ink = ink - ink.min(initial=0)
-    if not ink.any():
+    if ink.size == 0 or ink.min() == ink.max():
         return form
+    ink = ink - ink.min()
     ink *= 255 / ink.max()
     rows, columns = np.nonzero(ink.max(axis=1) >= 1)[0], np.nonzero(ink.max(axis=0) >= 1)[0]
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

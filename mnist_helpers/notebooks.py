@@ -11,10 +11,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
-from .data import load_data, load_mnist
+from .data import load_data
 from .environment import project_root, quick_mode, runs_folder
 from .files import write_atomically
-from .results import load_records, readme_with_table, results_table
+from .results import readme_with_table, results_table
 
 QUIET = {"TQDM_DISABLE": "1"}  # a progress bar is for a person who waits, not for a page that is read later
 LINKS = (  # where the repository's address stands in notebooks and README
@@ -83,18 +83,17 @@ def publish():
     """Execute all notebooks in full mode, then promote outputs, weights, records and README together.
 
     Raises:
-        NotebookError: quick mode is on, or a notebook failed; nothing tracked has been touched.
-        DataError: MNIST is not to be had.
+        NotebookError: quick mode is on, MNIST is not to be had, or a notebook failed; nothing tracked was touched.
     """
     if quick_mode():
         raise NotebookError("quick mode is on (QUICK), and only full runs are published: unset it and try again")
-    load_mnist(train=True), load_mnist(train=False)
+    if load_data().source != "mnist":
+        raise NotebookError("MNIST is not to be had, and only runs on MNIST are published")
     executed = execute_all()
     root, runs = project_root(), runs_folder()
-    for record in load_records([runs / "records"]):
-        if record["source"] == "mnist":
-            _promote(runs, root, f"records/{record['recipe']}/mnist-*.json")
-    _promote(runs, root, "saved_models/*")
+    for pattern in ("records/*/mnist-*.json", "saved_models/*"):
+        for path in runs.glob(pattern):
+            write_atomically(root / path.relative_to(runs), path.read_bytes())
     for path, notebook in executed.items():
         write_atomically(path, nbformat.writes(notebook) + "\n")
         for cell in notebook.cells:
@@ -123,11 +122,6 @@ def stamped(text):
     for pattern in LINKS:
         text = re.sub(pattern, rf"\g<1>{address}\g<2>", text)
     return text
-
-
-def _promote(source, target, pattern):
-    for path in source.glob(pattern):
-        write_atomically(target / path.relative_to(source), path.read_bytes())
 
 
 def _picture(cell):

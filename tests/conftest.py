@@ -1,0 +1,53 @@
+"""What all tests share: quick mode, no network, small synthetic digits, and what to do without the real MNIST."""
+
+import os
+
+import pytest
+import torch
+
+from mnist_helpers import data
+from mnist_helpers.data import DataError, Digits, load_mnist
+
+
+def pytest_configure():
+    os.environ.update(QUICK="1", MPLBACKEND="Agg", MNIST_OFFLINE="1")  # the notebooks' kernels inherit them
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("mnist")]
+    if not marked or os.environ.get("CI"):
+        return  # in CI a missing MNIST is a failure
+    try:
+        load_mnist(download=False), load_mnist(train=False, download=False)
+    except DataError as error:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+@pytest.fixture(autouse=True)
+def random_state_is_left_alone():
+    """No function under test may change the caller's global random state."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before), "the global random state was changed"
+
+
+@pytest.fixture
+def digits():
+    """203 synthetic digits: class k has a bright bar in row 2k and noise; 203 leaves a ragged last batch."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(203) % 10
+    images = torch.randint(0, 60, (203, 28, 28), generator=generator, dtype=torch.uint8)
+    images[torch.arange(203), 2 * labels + 4, 4:24] = 255
+    return Digits(images, labels, "synthetic", "memory", {"images": "none"})
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project as the working directory, in full mode: what the code writes goes there."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "mnist_helpers"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUICK")
+    monkeypatch.delenv("MNIST_DATA", raising=False)
+    data._warn_once.cache_clear()
+    return tmp_path

@@ -1,0 +1,233 @@
+import gzip
+import http.server
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_helpers import data
+from mnist_helpers.data import RAW, DataError, IdxFile, load_data, load_digits_sample, load_mnist
+from mnist_helpers.files import sha256
+
+
+@pytest.fixture
+def contents(monkeypatch):
+    """Small stand-ins for MNIST's four files, name -> extracted content, which the package now takes for MNIST."""
+    random, contents, files = np.random.default_rng(0), {}, {}
+    for train, part, n in ((True, "train", 30), (False, "t10k", 20)):
+        specifications = []
+        for kind, shape, top in (("images-idx3", (n, 28, 28), 256), ("labels-idx1", (n,), 10)):
+            file = IdxFile(f"{part}-{kind}-ubyte", shape, "")
+            content = file.header + random.integers(0, top, shape, dtype=np.uint8).tobytes()
+            contents[file.name] = content
+            specifications.append(IdxFile(file.name, shape, sha256(content)))
+        files[train] = tuple(specifications)
+    monkeypatch.setattr(data, "FILES", files)
+    return contents
+
+
+def lay(folder, contents, packed=False):
+    """Write the files below `folder` in torchvision's layout."""
+    raw = folder / RAW
+    raw.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (raw / f"{name}.gz").write_bytes(gzip.compress(content)) if packed else (raw / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reads_extracted_and_packed_files(project, contents, packed):
+    folder = lay(project / "elsewhere", contents, packed)
+    for train, n in ((True, 30), (False, 20)):
+        digits = load_mnist(folder, train=train, download=False)
+        assert digits.images.shape == (n, 28, 28) and digits.images.dtype == torch.uint8
+        assert digits.labels.shape == (n,) and digits.labels.dtype == torch.int64
+        assert digits.source == "mnist" and digits.folder == str(folder)
+        file, _ = data.FILES[train]
+        assert digits.images.numpy().tobytes() == contents[file.name][16:]
+        assert digits.checksums[file.name] == file.sha256
+
+
+def test_looks_in_root_then_mnist_data_then_the_project(project, contents, monkeypatch):
+    folders = [lay(project / name, contents) for name in ("root", "named", "data")]
+    monkeypatch.setenv("MNIST_DATA", str(folders[1]))
+    assert load_mnist(folders[0]).folder == str(folders[0])
+    assert load_mnist().folder == str(folders[1])
+    monkeypatch.delenv("MNIST_DATA")
+    assert load_mnist().folder == str(folders[2])
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-1],
+    "longer": lambda content: content + b"\0",
+    "empty": lambda content: b"",
+    "another magic number": lambda content: b"\0\0\x0d" + content[3:],
+    "another count": lambda content: content[:7] + b"\x63" + content[8:],
+    "a flipped bit": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "a label above 9": lambda content: content[:-1] + b"\x0a",
+    "an error page": lambda content: b"<html>403 Forbidden</html>",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file_is_named_and_repaired_from_the_archive(project, contents, damage):
+    name = "train-labels-idx1-ubyte"
+    lay(project / "data", contents, packed=True)
+    lay(project / "data", {**contents, name: DAMAGES[damage](contents[name])})
+    with pytest.warns(UserWarning, match=f"{name} .*; it has been replaced by good content"):
+        digits = load_mnist(download=False)
+    assert digits.labels.tolist() == list(contents[name][8:])
+    assert (project / "data" / RAW / name).read_bytes() == contents[name]
+    load_mnist(download=False)  # repaired: no further warning, which would be an error
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_damage_beyond_repair_is_refused_and_left_in_place(project, contents, damage, packed):
+    name = "t10k-labels-idx1-ubyte"
+    damaged = DAMAGES[damage](contents[name])
+    lay(project / "data", {**contents, name: damaged}, packed)
+    with pytest.raises(DataError, match=f"{name}.* put its four files into"):
+        load_mnist(train=False)
+    path = project / "data" / RAW / (f"{name}.gz" if packed else name)
+    assert (gzip.decompress(path.read_bytes()) if packed else path.read_bytes()) == damaged
+
+
+def test_torn_archive_is_refused(project, contents):
+    folder = lay(project / "data", contents, packed=True)
+    path = folder / RAW / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz cannot be read"):
+        load_mnist()
+
+
+def test_good_content_serves_where_the_damaged_file_cannot_be_written(project, contents, monkeypatch):
+    lay(project / "data", contents, packed=True)
+    damaged = lay(project / "data", {"train-labels-idx1-ubyte": b"rot"}) / RAW / "train-labels-idx1-ubyte"
+
+    def refuse(path, _content):
+        raise OSError(30, f"{path} cannot be written")
+
+    monkeypatch.setattr(data, "write_atomically", refuse)
+    with pytest.warns(UserWarning, match="the file stays as it is"):
+        assert len(load_mnist()) == 30
+    assert damaged.read_bytes() == b"rot"
+
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    answers, asked = {}, []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        status, body = self.answers.get(self.path, (404, b""))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirrors(contents, monkeypatch):
+    """A loopback server with two mirrors, /bad/ and /good/; the first serves error pages with status 200."""
+    from torchvision.datasets import MNIST
+
+    Mirror.asked = []
+    Mirror.answers = {f"/good/{name}.gz": (200, gzip.compress(content)) for name, content in contents.items()}
+    Mirror.answers |= {f"/bad/{name}.gz": (200, b"<html>come back later</html>") for name in contents}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(MNIST, "mirrors", [f"{address}/bad/", f"{address}/good"])
+    monkeypatch.delenv("MNIST_OFFLINE")
+    yield Mirror
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_downloads_verifies_and_keeps(project, contents, mirrors, capsys):
+    digits = load_mnist()
+    assert digits.labels.tolist() == list(contents["train-labels-idx1-ubyte"][8:])
+    assert digits.folder == str(project / "data") and "Downloading" in capsys.readouterr().out
+    assert (project / "data" / RAW / "train-images-idx3-ubyte").read_bytes() == contents["train-images-idx3-ubyte"]
+    mirrors.asked.clear()
+    load_mnist()
+    assert mirrors.asked == []
+
+
+def test_downloads_what_repairs_a_damaged_file(project, contents, mirrors):
+    lay(project / "data", {**contents, "train-images-idx3-ubyte": b"rot"})
+    with pytest.warns(UserWarning, match="replaced by good content"):
+        load_mnist()
+    assert (project / "data" / RAW / "train-images-idx3-ubyte").read_bytes() == contents["train-images-idx3-ubyte"]
+
+
+def test_failed_download_says_what_each_mirror_did(project, mirrors):
+    mirrors.answers = {path: answer for path, answer in mirrors.answers.items() if path.startswith("/bad")}
+    with pytest.raises(DataError, match="/bad/.* is no such IDX file|/bad/.* failed: .*header.*") as caught:
+        load_mnist()
+    assert "/good/train-images-idx3-ubyte.gz failed: HTTP Error 404" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (project / "data").exists()
+
+
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_downloading_can_be_switched_off(project, mirrors, monkeypatch, how):
+    if how == "environment":
+        monkeypatch.setenv("MNIST_OFFLINE", "1")
+    with pytest.raises(DataError, match="downloading is switched off"):
+        load_mnist(download=how == "environment")
+    assert mirrors.asked == []
+
+
+def test_sample_is_in_mnists_form():
+    train, test = load_digits_sample(True), load_digits_sample(False)
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.source == test.source == "sklearn-digits"
+    for digits in (train, test):
+        assert digits.images.shape[1:] == (28, 28) and digits.images.dtype == torch.uint8
+        assert digits.labels.dtype == torch.int64 and digits.labels.unique().tolist() == list(range(10))
+        ink = digits.images > 0
+        for axis in (1, 2):
+            lines = ink.any(dim=axis)
+            extent = 28 - lines.int().argmax(1) - lines.flip(1).int().argmax(1)
+            assert extent.max() <= 20
+    assert train.checksums == load_digits_sample(True).checksums != test.checksums
+
+
+def test_sample_split_shares_no_picture():
+    train = {image.numpy().tobytes() for image in load_digits_sample(True).images}
+    test = {image.numpy().tobytes() for image in load_digits_sample(False).images}
+    assert not train & test
+
+
+def test_load_data_prefers_mnist_and_else_warns_once(project, contents):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        assert load_data().source == load_data(train=True).source == "sklearn-digits"
+    assert [str(warning.message)[:17] for warning in caught] == ["THIS IS NOT MNIST"]
+    lay(project / "data", contents)
+    assert load_data().source == "mnist"
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("train", [True, False])
+def test_agrees_with_torchvision(tmp_path, train):
+    from torchvision.datasets import MNIST
+
+    digits = load_mnist(train=train)
+    for file, tensor in zip(data.FILES[train], (digits.images, digits.labels.byte())):
+        path = tmp_path / RAW / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.header + tensor.numpy().tobytes())
+        other = {True: "t10k", False: "train"}[train]  # torchvision wants all four names to be there
+        Path(tmp_path / RAW / file.name.replace("train" if train else "t10k", other)).touch()
+    theirs = MNIST(tmp_path, train=train, download=False)
+    assert torch.equal(theirs.data, digits.images) and torch.equal(theirs.targets, digits.labels)

@@ -1,0 +1,82 @@
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import mnist_helpers
+from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation import accuracy, evaluate, predict, score_on_test
+from mnist_helpers.loaders import ResidentLoader
+from mnist_helpers.models import mlp_baseline
+
+
+@pytest.fixture
+def model():
+    with seeded(0):
+        return mlp_baseline()
+
+
+def test_is_exact_however_the_batches_are_cut(digits, model):
+    images, labels = next(iter(ResidentLoader(digits, 203, device="cpu")))
+    with torch.no_grad():
+        logits = model.eval()(images)
+    expected = F.cross_entropy(logits, labels).item(), 100 * (logits.argmax(1) == labels).float().mean().item()
+    for batch_size in (1, 7, 64, 203, 500):
+        loader = ResidentLoader(digits, batch_size, device="cpu")
+        assert evaluate(model, loader) == pytest.approx(expected, rel=1e-5)
+        torch.testing.assert_close(predict(model, loader), logits)
+
+
+def test_leaves_weights_statistics_and_modes_alone(digits, model):
+    model.train()
+    model[3].eval()  # a part that the caller has frozen
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    evaluate(model, ResidentLoader(digits, device="cpu"))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_modes_come_back_after_an_error(model):
+    model.train()
+    with pytest.raises(RuntimeError):
+        predict(model, [(torch.zeros(2, 5), torch.zeros(2))])
+    assert model.training
+
+
+def test_empty_loader_is_refused(model):
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate(model, [])
+
+
+def test_accuracy_is_percent():
+    logits = torch.eye(4)
+    assert accuracy(logits, torch.tensor([0, 1, 2, 0])) == 75.0
+
+
+def test_score_on_test_reads_the_test_part(project, model):
+    with pytest.warns(UserWarning, match="NOT MNIST"):
+        score = score_on_test(model)
+    assert len(score.predictions) == 360 and set(score.predictions) <= set("0123456789")
+    labels = mnist_helpers.load_digits_sample(train=False).labels
+    right = sum(int(digit) == label for digit, label in zip(score.predictions, labels.tolist()))
+    assert score.accuracy == pytest.approx(100 * right / 360) and score.source == "sklearn-digits"
+
+
+def test_nothing_but_evaluation_reads_the_test_set():
+    """Only `evaluation`, and the command that counts the files, may ask for the test part."""
+    readers = set()
+    for path in Path(mnist_helpers.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "").startswith("load_"):
+                for argument in [*node.args, *[keyword.value for keyword in node.keywords if keyword.arg == "train"]]:
+                    if not (isinstance(argument, ast.Constant) and argument.value is True):
+                        readers.add((path.name, ast.unparse(node)))
+    allowed = {
+        ("evaluation.py", "load_data(train=False, root=root)"),
+        ("__main__.py", "load_data(train=train)"),  # counts and checksums
+    }
+    inside = {(name, call) for name, call in readers if name not in ("data.py", "checkpoints.py")}
+    assert {(name, call) for name, call in inside if "load_data" in call or "load_mnist" in call} == allowed

@@ -1,0 +1,40 @@
+import errno
+import os
+import threading
+
+import pytest
+
+from mnist_helpers.files import write_atomically
+
+
+def test_writes_text_and_bytes_and_makes_folders(tmp_path):
+    write_atomically(tmp_path / "a" / "b.txt", "é")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b"\xc3\xa9"
+    write_atomically(tmp_path / "a" / "b.txt", b"new")
+    assert os.listdir(tmp_path / "a") == ["b.txt"]  # no temporary file is left
+
+
+def test_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "card.json"
+    path.write_text("old")
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"the disk that holds .* is full: free \d+ MB") as caught:
+        write_atomically(path, "new")
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["card.json"]
+
+
+def test_writers_at_once_never_show_a_mixture(tmp_path):
+    path, contents = tmp_path / "file", [bytes([65 + number]) * 100_000 for number in range(4)]
+    threads = [threading.Thread(target=lambda c=c: [write_atomically(path, c) for _ in range(10)]) for c in contents]
+    write_atomically(path, contents[0])
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert path.read_bytes() in contents
+    assert path.read_bytes() in contents

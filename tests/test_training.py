@@ -1,0 +1,197 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+from mnist_helpers.environment import seeded
+from mnist_helpers.loaders import ResidentLoader, make_loaders
+from mnist_helpers.models import mlp_baseline, network
+from mnist_helpers.training import TrainingError, epochs, fit, train_one_epoch
+
+
+def make(model=mlp_baseline, **arguments):
+    with seeded(0):
+        return model(**arguments)
+
+
+def train(digits, n_epochs=3, *, model=None, seed=0, plain=False, lr=1e-3, **options):
+    """Train on the synthetic digits; return (model, optimizer, history)."""
+    model = make() if model is None else model
+    loaders = make_loaders(digits, 16, seed=seed, device="cpu", plain=plain)
+    optimizer = options.pop("optimizer", None) or Adam(model.parameters(), lr=lr)
+    return model, optimizer, fit(model, *loaders, optimizer, n_epochs, seed=seed, progress=False, **options)
+
+
+def test_overfits_one_batch(digits):
+    model = make(network)
+    batch = [next(iter(ResidentLoader(digits, 32, device="cpu")))]
+    optimizer = Adam(model.parameters(), lr=1e-2)
+    for _ in range(40):
+        loss, accuracy = train_one_epoch(model, batch, optimizer)
+    assert loss < 0.01 and accuracy == 100
+
+
+def test_learns_the_digits(digits):
+    _, _, history = train(digits, 8)
+    assert history["validation_accuracy"][-1] > 90
+    assert history["train_loss"][0] > history["train_loss"][-1]
+
+
+def test_same_seed_same_history_and_weights(digits):
+    first, _, history = train(digits, seed=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(99)  # whatever the caller's random state
+        second, _, again = train(digits, seed=5)
+    assert history == again and history["train_loss"] == again["train_loss"]
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    assert train(digits, seed=6)[2] != history
+
+
+def test_dropout_is_part_of_what_the_seed_decides(digits):
+    model = make(lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10)))
+    losses = []
+    for seed in (1, 2):
+        loader = ResidentLoader(digits, 64, device="cpu")  # unshuffled: dropout alone is random
+        results = epochs(model, loader, loader, SGD(model.parameters(), lr=0.0), 2, seed=seed)
+        losses.append([result.train_loss for result in results])
+    assert len({loss for pair in losses for loss in pair}) == 4
+
+
+def test_plain_twin_gives_the_same_history(digits):
+    resident, plain = train(digits, plain=False)[2], train(digits, plain=True)[2]
+    assert resident["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    assert resident["validation_accuracy"] == plain["validation_accuracy"]
+
+
+def test_means_are_exact_over_a_ragged_last_batch(digits):
+    model = make(network)
+    loader = ResidentLoader(digits, 64, device="cpu")  # 64 + 64 + 64 + 11
+    loss, accuracy = train_one_epoch(model, loader, SGD(model.parameters(), lr=0.0))
+    images, labels = next(iter(ResidentLoader(digits, 203, device="cpu")))
+    logits = model(images)
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert accuracy == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+
+
+def test_plateau_schedule_follows_the_validation_loss_and_says_so(digits, capsys):
+    model = make()
+    optimizer = SGD(model.parameters(), lr=1e-3)
+    # Nothing short of a loss lower by 5 counts as better, so epoch 3 is the second in vain and the rate drops.
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=1, threshold=5, threshold_mode="abs")
+    _, _, history = train(digits, 4, model=model, optimizer=optimizer, scheduler=scheduler)
+    assert scheduler.best == history["validation_loss"][0]
+    assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
+    assert "Epoch 3: the learning rate drops from 0.001 to 0.0001" in capsys.readouterr().out
+
+
+def test_step_schedule_moves_once_an_epoch_and_says_so(digits, capsys):
+    model = make()
+    optimizer = Adam(model.parameters(), lr=1e-3)
+    train(digits, 3, model=model, optimizer=optimizer, scheduler=(scheduler := StepLR(optimizer, 2, gamma=0.5)))
+    assert scheduler.last_epoch == 3
+    assert capsys.readouterr().out.count("Epoch 2: the learning rate drops from 0.001 to 0.0005") == 1
+
+
+def test_one_cycle_moves_with_every_batch_and_cosine_where_told(digits, capsys):
+    for make_scheduler, per_batch in (
+        (lambda optimizer: OneCycleLR(optimizer, 1e-2, total_steps=33), None),
+        (lambda optimizer: CosineAnnealingLR(optimizer, 33), True),
+    ):
+        model = make()
+        optimizer = Adam(model.parameters(), lr=1e-3)
+        scheduler = make_scheduler(optimizer)
+        train(digits, 3, model=model, optimizer=optimizer, scheduler=scheduler, per_batch=per_batch)
+        assert scheduler.last_epoch == 33  # 162 images: 11 batches an epoch
+    assert capsys.readouterr().out == ""
+
+
+class WorseAndWorse(nn.Module):
+    """Starts out perfect on the synthetic digits' rows and unlearns a little at each look at the validation set."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("looks", torch.tensor(0.0))
+
+    def forward(self, images):
+        if not self.training:
+            self.looks += 1
+        rows = images.flatten(1).view(-1, 28, 28)[:, 4:24:2, 4:24].mean(dim=2)  # (B, 10)
+        return rows * (10 - self.looks / 3) + self.scale
+
+
+def test_best_state_and_early_stopping(digits, capsys):
+    _, _, history = train(digits, 9, model=(model := WorseAndWorse()), patience=2)
+    assert history["epoch"] == [1, 2, 3] and history.stopped == "early" and history.best.epoch == 1
+    assert "Stopped early after epoch 3" in capsys.readouterr().out
+    assert model.looks == 9 and history.best_state["looks"] == 3  # three validation batches a look
+    train(digits, 3, model=(model := WorseAndWorse()), restore_best=True)
+    assert model.looks == 3
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_names_epoch_and_batch(digits, poison):
+    calls, model = [], make()
+
+    def loss_function(logits, labels):
+        calls.append(len(labels))
+        if len(calls) == 11 + 3 + 5:  # an epoch of training and of validation is 11 + 1 calls: epoch 2, batch 7
+            return F.cross_entropy(logits, labels) * poison
+        return F.cross_entropy(logits, labels)
+
+    with pytest.raises(TrainingError, match="epoch 2, batch 7: the loss is (nan|inf). Try a learning rate") as caught:
+        train(digits, 5, model=model, loss_function=loss_function)
+    assert len(caught.value.history) == 1
+    good = caught.value.history.best_state
+    assert all(torch.equal(value, good[name]) for name, value in model.state_dict().items())
+
+
+def test_diverging_in_the_last_batch_is_noticed(digits):
+    model = make(network)
+    with pytest.raises(TrainingError, match="epoch 1, "):
+        train(digits, 1, model=model, optimizer=SGD(model.parameters(), lr=1e30))
+
+
+def test_interrupt_keeps_history_and_best_state(digits, capsys):
+    model, calls = make(), []
+
+    def loss_function(logits, labels):
+        calls.append(1)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return F.cross_entropy(logits, labels)
+
+    _, _, history = train(digits, 5, model=model, loss_function=loss_function)
+    assert history.stopped == "interrupted" and len(history) == 2
+    assert "2 finished epochs and the best state are kept" in capsys.readouterr().out
+    weights = model.state_dict()
+    assert all(value.isfinite().all() for value in weights.values())
+    if history.best.epoch == 2:
+        assert all(torch.equal(value, history.best_state[name]) for name, value in weights.items())
+
+
+def test_epochs_is_a_generator_that_can_be_left(digits):
+    model = make()
+    loaders = make_loaders(digits, 16, device="cpu")
+    for result in epochs(model, *loaders, Adam(model.parameters()), 100):
+        if result.epoch == 2:
+            break
+    assert result.epoch == 2 and result.seconds > 0
+
+
+def test_the_random_state_is_the_callers_between_epochs(digits):
+    model = make()
+    loaders = make_loaders(digits, 16, device="cpu")
+    before = torch.get_rng_state()
+    for _ in epochs(model, *loaders, Adam(model.parameters()), 2):
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_empty_loader_is_refused():
+    model = make()
+    with pytest.raises(ValueError, match="nothing to train on"):
+        train_one_epoch(model, [], Adam(model.parameters()))
