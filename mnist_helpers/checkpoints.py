@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .environment import choose_device, project_root, runs_folder
+from .environment import choose_device, project_root, runs_folder, seeded
 from .files import sha256, write_atomically
 from .models import build_model
 
@@ -28,7 +28,7 @@ def save_model(model, path, card):
         OSError: the folder cannot be written to or the disk is full.
     """
     path = Path(path)
-    build_model(card["model"], **card["model_arguments"])  # a card that could not rebuild it must not be written
+    _rebuild(card)  # a card that could not rebuild it must not be written
     buffer = io.BytesIO()
     torch.save({name: value.detach().cpu() for name, value in model.state_dict().items()}, buffer)
     content = buffer.getvalue()
@@ -52,7 +52,7 @@ def load_model(name, device=None):
         raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        model = build_model(card["model"], **card["model_arguments"])
+        model = _rebuild(card)
         model.load_state_dict(state)
     except Exception as error:  # whatever an unsuitable file provokes within torch or in building the model
         raise CheckpointError(f"{path} does not fit its card: {_first_line(error)}") from error
@@ -82,6 +82,12 @@ def _find(name):
     if version != FORMAT:
         raise CheckpointError(f"{path.with_suffix('.json')} has format {version}, and this version reads {FORMAT}")
     return path, card
+
+
+def _rebuild(card):
+    """Return the card's architecture with weights that are about to be replaced."""
+    with seeded(0):
+        return build_model(card["model"], **card["model_arguments"])
 
 
 def _read(path):

@@ -16,7 +16,7 @@ from .environment import project_root, quick_mode, runs_folder
 from .files import write_atomically
 from .results import readme_with_table, results_table
 
-QUIET = {"TQDM_DISABLE": "1"}  # a progress bar is for a person who waits, not for a page that is read later
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LINKS = (  # where the repository's address stands in notebooks and README
     r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/)",
     r"(github\.com/)[\w.-]+/[\w.-]+?(\.git\b)",
@@ -40,7 +40,7 @@ def execute_all():
     Raises:
         NotebookError: a cell failed; what ran before it is in the runs folder.
     """
-    if load_data(train=True).source != "mnist":
+    if load_data().source != "mnist":
         os.environ["MNIST_OFFLINE"] = "1"  # one failed download is enough: the notebooks need not try again
     paths, executed = numbered_notebooks(), {}
     for number, path in enumerate(paths, start=1):
@@ -65,11 +65,15 @@ def execute(path):
     )
     failure = None
     try:
-        client.execute(env={**os.environ, **QUIET})
+        client.execute()
     except CellExecutionError as error:
         failure = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
         failure = "its Python process died (memory?)"
+    notebook.metadata.pop("widgets", None)  # a widget, such as a progress bar, is dead on a page that is read later
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     copy = runs_folder() / "notebooks" / path.name
     page = copy.with_suffix(".html")
     write_atomically(copy, nbformat.writes(notebook) + "\n")

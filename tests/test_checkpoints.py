@@ -1,0 +1,115 @@
+import json
+import pickle
+
+import pytest
+import torch
+
+from mnist_helpers.checkpoints import CheckpointError, load_model, read_card, save_model
+from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation import score_on_test
+from mnist_helpers.files import sha256
+from mnist_helpers.models import mlp_baseline
+
+CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}, "seed": 3}
+
+
+@pytest.fixture
+def model():
+    with seeded(0):
+        return mlp_baseline(width=8)
+
+
+@pytest.fixture
+def saved(project, model):
+    save_model(model, project / "saved_models" / "small.pth", CARD)
+    return project / "saved_models" / "small.pth"
+
+
+def forge(path, content):
+    """Replace the weights and put the matching checksum into the card."""
+    path.write_bytes(content)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": sha256(content)}))
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_load_rebuilds_what_was_saved(saved, model, by_path):
+    loaded = load_model(saved if by_path else "small", device="cpu")
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    assert read_card("small")["seed"] == 3 and read_card("small")["format"] == 1
+
+
+def test_the_file_is_a_plain_state_dict(saved, model):
+    state = torch.load(saved, weights_only=True)
+    assert list(state) == list(model.state_dict())
+
+
+def test_this_machines_runs_come_before_the_committed_models(saved, model, project):
+    save_model(model, project / "runs" / "saved_models" / "small.pth", {**CARD, "seed": 4})
+    assert read_card("small")["seed"] == 4
+
+
+def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):
+    with pytest.raises(ValueError, match="no model 'unheard_of'"):
+        save_model(model, project / "a.pth", {**CARD, "model": "unheard_of"})
+    assert not (project / "a.pth").exists()
+
+
+def test_missing_model_is_named(project):
+    with pytest.raises(CheckpointError, match="no weights of 'nothing' are saved in"):
+        load_model("nothing")
+    with pytest.raises(CheckpointError, match="nothing.json cannot be read: No such file"):
+        load_model("nothing.pth")
+
+
+def test_damaged_weights_are_refused(saved):
+    content = saved.read_bytes()
+    saved.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    with pytest.raises(CheckpointError, match="small.pth is damaged"):
+        load_model("small")
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 torn"])
+def test_weights_that_are_none_are_refused(saved, content):
+    forge(saved, content)
+    with pytest.raises(CheckpointError, match="small.pth does not fit its card"):
+        load_model("small")
+
+
+class Malicious:
+    def __reduce__(self):
+        return exec, ("import pathlib; pathlib.Path('pwned').touch()",)
+
+
+def test_code_in_a_pickle_never_runs(saved, project):
+    torch.save({"0": Malicious()}, saved)
+    forge(saved, saved.read_bytes())
+    with pytest.raises(CheckpointError, match="does not fit its card"):
+        load_model("small")
+    assert not (project / "pwned").exists()
+    pickle.loads(pickle.dumps(Malicious()))  # what plain unpickling would have done
+    assert (project / "pwned").exists()
+
+
+def test_another_architecture_is_refused_naming_the_difference(saved):
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": {"width": 9}}))
+    with pytest.raises(CheckpointError, match=r"size mismatch for 1.weight.*\[8, 784\].*\[9, 784\]") as caught:
+        load_model("small")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", "null", '{"format": 2}'])
+def test_a_card_that_is_none_is_refused(saved, text):
+    saved.with_suffix(".json").write_text(text)
+    with pytest.raises(CheckpointError, match="small.json (is no card|has format 2, and this version reads 1)"):
+        load_model("small")
+
+
+@pytest.mark.mnist
+def test_the_committed_baseline_reproduces_its_recorded_accuracy():
+    card = read_card("saved_models/mlp_baseline.pth")
+    score = score_on_test(load_model("saved_models/mlp_baseline.pth", device="cpu"), card["settings"]["normalisation"])
+    assert score.accuracy == card["test_accuracy"]

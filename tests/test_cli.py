@@ -1,0 +1,60 @@
+import pytest
+
+from mnist_helpers import __main__ as cli
+from mnist_helpers.__main__ import main
+from mnist_helpers.training import TrainingError
+
+pytestmark = pytest.mark.filterwarnings("default:THIS IS NOT MNIST")
+
+
+def test_data_prints_source_folder_counts_and_checksums(project, capsys):
+    assert main(["data"]) == 0
+    out, err = capsys.readouterr()
+    assert "train  source sklearn-digits, folder scikit-learn" in out and "1,437 images" in out and "360 images" in out
+    assert out.count("SHA-256") == 4
+    assert err.startswith("Warning: THIS IS NOT MNIST") and err.count("THIS IS NOT MNIST") == 1
+
+
+@pytest.mark.mnist
+def test_data_prints_mnists_counts(capsys):
+    assert main(["data"]) == 0
+    out = capsys.readouterr().out
+    assert "source mnist" in out and "60,000 images" in out and "10,000 images" in out
+    assert "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  train-images-idx3-ubyte" in out
+
+
+def test_training_refuses_the_sample_in_one_sentence(project, capsys):
+    assert main(["train", "mlp_baseline"]) == 2
+    assert "Error: mlp_baseline would be trained on sklearn-digits, not on MNIST" in capsys.readouterr().err
+
+
+def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatch):
+    monkeypatch.setenv("QUICK", "1")
+    for _ in range(2):
+        assert main(["train", "mlp_baseline", "--seeds", "3", "5", "--device", "cpu", "--allow-sample"]) == 0
+        out = capsys.readouterr().out
+        assert "mlp_baseline, seed 3" in out and "mlp_baseline, seed 5" in out and "sklearn-digits (QUICK)" in out
+        monkeypatch.setattr("mnist_helpers.results.run", None)  # a second training would fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (TrainingError("epoch 2, batch 7: the loss is nan"), 2, "Error: epoch 2, batch 7: the loss is nan\n"),
+        (OSError(28, "the disk is full"), 2, "Error: [Errno 28] the disk is full\n"),
+        (KeyboardInterrupt(), 130, "Interrupted: what was finished is kept.\n"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(monkeypatch, capsys, error, code, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli, "record_run", fail)
+    assert main(["train", "mlp_baseline"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_unknown_recipe_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "resnet9000"])
+    assert "invalid choice: 'resnet9000'" in capsys.readouterr().err

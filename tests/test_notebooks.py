@@ -1,0 +1,154 @@
+"""The committed notebooks, and the commands that execute and publish them; nbmake runs each of them besides."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mnist_helpers import notebooks
+from mnist_helpers.notebooks import NotebookError, execute_all, publish, stamp, stamped
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(cell):
+    return [output for output in cell.outputs if "image/png" in output.get("data", {})]
+
+
+@each
+def test_committed_notebook_is_a_full_run_on_mnist(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert "widgets" not in notebook.metadata
+    text = path.read_text(encoding="utf-8")
+    assert "widget-view" not in text and "sklearn-digits" not in text and "quick run" not in text
+    assert path.stat().st_size < 1_000_000
+
+
+@each
+def test_committed_notebook_has_one_picture_where_it_plots(path):
+    plotting = re.compile(r"\b(show5|image_grid|curves|plt\.\w+)\(")
+    for cell in code_cells(nbformat.read(path, as_version=4)):
+        assert len(pictures(cell)) == bool(plotting.search(cell.source)), cell.source
+
+
+@each
+def test_notebook_keeps_the_conventions(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = code_cells(notebook)
+    assert len(cells) <= 25 and sum(len(cell.source.splitlines()) for cell in cells) <= 200
+    title, bootstrap = notebook.cells[:2]
+    assert f"/blob/main/notebooks/{path.name})" in title.source and "**Takes**" in title.source
+    assert bootstrap.cell_type == "code" and "bootstrap" in bootstrap.metadata.tags and not bootstrap.outputs
+    assert "<details>" in notebook.cells[-1].source and "sys.path" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *NOTEBOOKS], ids=lambda path: path.name)
+def test_the_repositorys_address_is_the_one_in_pyproject(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text(encoding="utf-8")
+    assert stamped(text) == text
+    for pattern in notebooks.LINKS:
+        assert re.search(pattern, text), "the file has links that would be stamped"
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the project's tracked files as the working directory, in quick mode and without MNIST."""
+    root = tmp_path / "copy"
+    folders = [shutil.copytree(ROOT / name, root / name) for name in ("notebooks", "records", "saved_models")]
+    assert all(folder.is_dir() for folder in folders)
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MNIST_DATA", raising=False)
+    return root
+
+
+def tracked(root):
+    """Return the content of every file that git would track."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "runs"]
+    return {path: path.read_bytes() for path in files}
+
+
+@pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
+def test_all_notebooks_run_on_the_sample_and_touch_nothing_tracked(copy, capsys):
+    before = tracked(copy)
+    executed = execute_all()
+    assert tracked(copy) == before
+    out = capsys.readouterr().out
+    for path, notebook in executed.items():
+        assert re.search(rf"{path.stem}: \d+ s, .*runs/quick/notebooks/{path.stem}.html", out)
+        assert "<html" in (copy / "runs" / "quick" / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        text = nbformat.writes(notebook)
+        assert text.count("THIS IS NOT MNIST") == 1, "one unmistakable warning"
+        assert "sklearn-digits, quick run" in text
+        for cell in code_cells(notebook):
+            assert not pictures(cell) or len(pictures(cell)) == 1
+    assert "sklearn-digits (QUICK)" in out and "48,000 mnist" in out
+
+
+def test_a_failing_notebook_is_one_sentence_and_leaves_its_page(copy):
+    path = copy / "notebooks" / "02_baseline.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print('so far'); 1 / 0")])
+    nbformat.write(notebook, path)
+    with pytest.raises(NotebookError, match="02_baseline.ipynb stopped: ZeroDivisionError: division by zero. See "):
+        notebooks.execute(path)
+    assert "so far" in (copy / "runs" / "quick" / "notebooks" / "02_baseline.html").read_text(encoding="utf-8")
+
+
+def test_quick_and_sample_runs_are_not_published(copy, monkeypatch):
+    before = tracked(copy)
+    with pytest.raises(NotebookError, match="quick mode is on"):
+        publish()
+    monkeypatch.delenv("QUICK")
+    with pytest.warns(UserWarning, match="NOT MNIST"), pytest.raises(NotebookError, match="MNIST is not to be had"):
+        publish()
+    assert tracked(copy) == before
+
+
+def test_publish_promotes_outputs_records_weights_and_readme_together(copy, monkeypatch):
+    path = copy / "notebooks" / "02_baseline.ipynb"
+    executed = nbformat.read(path, as_version=4)
+    executed.cells[0].source += "\nnew"
+    runs = copy / "runs"
+    shutil.copytree(copy / "records", runs / "records")
+    shutil.copytree(copy / "saved_models", runs / "saved_models")
+    shutil.rmtree(copy / "records"), shutil.rmtree(copy / "saved_models")
+    seed0 = runs / "records" / "mlp_baseline" / "mnist-48000-cpu-seed0.json"
+    shutil.copy(seed0, seed0.with_name("sklearn-digits-1149-cpu-seed0.json"))
+    for other in (1, 2, 3, 4):
+        seed0.with_name(f"mnist-48000-cpu-seed{other}.json").unlink()
+    monkeypatch.delenv("QUICK")
+    monkeypatch.setattr(notebooks, "load_data", lambda: type("Found", (), {"source": "mnist"}))
+    monkeypatch.setattr(notebooks, "execute_all", lambda: {path: executed})
+    publish()
+    assert nbformat.read(path, as_version=4).cells[0].source.endswith("new")
+    assert [file.name for file in (copy / "records" / "mlp_baseline").iterdir()] == [seed0.name]
+    assert sorted(file.name for file in (copy / "saved_models").iterdir()) == ["mlp_baseline.json", "mlp_baseline.pth"]
+    assert "(one run; 95 % interval" in (copy / "README.md").read_text(encoding="utf-8")
+    assert (copy / "notebooks" / "pictures" / "02_baseline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_stamp_writes_another_address_everywhere(copy):
+    settings = copy / "pyproject.toml"
+    text = settings.read_text()
+    settings.write_text(re.sub(r'(Repository = ").*(")', r"\1https://github.com/some-one/a.b_c\2", text))
+    assert len(stamp()) == 1 + len(NOTEBOOKS)
+    assert stamp() == []
+    for path in (copy / "README.md", *(copy / "notebooks").glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        assert "colab.research.google.com/github/some-one/a.b_c/blob/main/" in text
+        assert "https://github.com/some-one/a.b_c.git" in text

@@ -1,0 +1,198 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist_helpers import results
+from mnist_helpers.__main__ import main
+from mnist_helpers.checkpoints import read_card
+from mnist_helpers.data import DataError, load_data
+from mnist_helpers.recipes import RECIPES, run
+from mnist_helpers.results import load_records, record_run, result_rows, results_table
+from mnist_helpers.statistics import wilson_interval
+
+ROOT = Path(__file__).parent.parent
+FIELDS = (
+    "recipe published_accuracy validation_accuracy_mean test_accuracy_mean test_accuracy_std seeds parameters "
+    "epochs seconds device trained_on source"
+)
+pytestmark = pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
+
+
+@pytest.fixture
+def short(project, monkeypatch):
+    """An empty project where the baseline takes two epochs."""
+    monkeypatch.setitem(RECIPES, "mlp_baseline", replace(RECIPES["mlp_baseline"], epochs=2))
+    return project
+
+
+def make_record(seed=0, test=98.0, validation=98.5, **changes):
+    """Return a record as `run` makes it, with figures of our choosing."""
+    return {
+        "recipe": "mlp_baseline",
+        "settings": RECIPES["mlp_baseline"].settings(),
+        "seed": seed,
+        "source": "mnist",
+        "quick": False,
+        "trained_on": 48000,
+        "device": "cpu",
+        "parameters": 270346,
+        "epochs": 15,
+        "seconds": 10.0 + seed,
+        "validation_accuracy": validation,
+        "test_accuracy": test,
+        "test_predictions": "7" * 10000,
+    } | changes
+
+
+def write(folder, record):
+    path = folder / "records" / record["recipe"] / f"{record['source']}-{record['seed']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def test_the_sample_is_refused_unless_asked_for(short):
+    with pytest.raises(DataError, match="--allow-sample"):
+        record_run("mlp_baseline", device="cpu")
+    assert not (short / "runs").exists()
+
+
+def test_a_run_is_recorded_once_and_the_same_again_is_not_trained(short, monkeypatch):
+    record = record_run("mlp_baseline", 1, device="cpu", allow_sample=True, progress=False)
+    assert record["source"] == "sklearn-digits" and not record["quick"] and record["trained_on"] == 1149
+    assert len(record["history"]) == record["epochs"] == 2 and len(record["test_predictions"]) == 360
+    monkeypatch.setattr(results, "run", None)
+    assert record_run("mlp_baseline", 1, device="cpu", allow_sample=True) == record
+    assert load_records() == [record]
+
+
+def test_the_same_seed_gives_the_same_record(short):
+    digits = load_data()
+    first, again = (run("mlp_baseline", digits, 7, device="cpu", progress=False) for _ in range(2))
+    assert first.history == again.history and first.record["test_predictions"] == again.record["test_predictions"]
+
+
+def test_quick_runs_are_labelled_and_lie_elsewhere(short, monkeypatch):
+    monkeypatch.setenv("QUICK", "1")
+    record = record_run("mlp_baseline", device="cpu", allow_sample=True, progress=False)
+    assert record["quick"]
+    assert [row["quick"] for row in result_rows()] == [True] and "(QUICK)" in results_table()
+    monkeypatch.delenv("QUICK")
+    assert load_records() == []
+
+
+def test_weights_of_seed_0_are_kept_for_mnist_alone(short, monkeypatch):
+    record_run("mlp_baseline", 0, device="cpu", allow_sample=True, progress=False)
+    assert not (short / "runs" / "saved_models").exists()
+    sample = load_data()
+    monkeypatch.setattr(results, "load_data", lambda train: replace(sample, source="mnist"))
+    record_run("mlp_baseline", 0, device="cpu", progress=False)
+    card = read_card("mlp_baseline")
+    assert card["recipe"] == "mlp_baseline" and card["seed"] == 0 and "test_predictions" not in card
+
+
+def test_rows_hold_mean_and_sample_deviation(project):
+    tests = [98.0, 98.3, 98.1]
+    for seed, test in enumerate(tests):
+        write(project, make_record(seed, test))
+    (row,) = result_rows()
+    assert row["test_accuracy_mean"] == pytest.approx(np.mean(tests))
+    assert row["test_accuracy_std"] == pytest.approx(np.std(tests, ddof=1))
+    assert row["seeds"] == [0, 1, 2] and row["seconds"] == 11 and row["published_accuracy"] == 98.05
+    assert "98.13 ± 0.15" in results_table()
+
+
+def test_quick_and_sample_runs_never_mix_with_real_ones(project):
+    write(project, make_record(0, 98.0))
+    write(project, make_record(1, 50.0, source="sklearn-digits"))
+    write(project, make_record(2, 60.0, quick=True))
+    write(project, make_record(3, 70.0, trained_on=60000))
+    write(project, make_record(4, 80.0, device="cuda"))
+    assert sorted(row["test_accuracy_mean"] for row in result_rows()) == [50, 60, 70, 80, 98]
+
+
+def test_this_machines_run_stands_in_for_its_committed_twin(project):
+    write(project, make_record(0, 98.0))
+    write(project, make_record(1, 98.2))
+    write(project / "runs", make_record(1, 98.4))
+    assert result_rows()[0]["test_accuracy_mean"] == pytest.approx(98.2)
+
+
+def test_a_single_run_is_shown_as_one_with_its_interval(project):
+    write(project, make_record(0, 98.0))
+    assert result_rows()[0]["test_accuracy_std"] is None
+    assert "98.00 (one run; 95 % interval 97.71 to 98.26)" in results_table()
+
+
+def test_a_recipe_without_runs_has_a_row_of_unknowns(project):
+    (row,) = result_rows()
+    assert row["seeds"] == [] and row["published_accuracy"] == 98.05 and row["test_accuracy_mean"] is None
+    assert "not measured" in results_table()
+
+
+def test_records_of_other_settings_are_left_out_and_counted(project):
+    write(project, make_record(0))
+    write(project, make_record(1, settings={"epochs": 99}))
+    with pytest.warns(UserWarning, match="1 records of other settings"):
+        assert len(load_records()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"recipe": "mlp_baseline"}'])
+def test_a_damaged_record_is_named(project, text):
+    path = project / "records" / "mlp_baseline" / "x.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ValueError, match="x.json is not a record of a run"):
+        load_records()
+
+
+def test_command_prints_objects_with_the_documented_fields(project, capsys):
+    write(project, make_record(0))
+    assert main(["results", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert set(FIELDS.split()) <= set(row)
+    assert row["test_accuracy_mean"] == 98.0 and row["test_accuracy_std"] is None and row["seeds"] == [0]
+
+
+def test_readme_holds_the_table_of_the_committed_records(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results.readme_with_table(readme) == readme
+    assert "not measured" not in readme
+
+
+def test_the_committed_baseline_reproduces_the_published_figure(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = result_rows(load_records([ROOT / "records"]))
+    (row,) = [row for row in rows if row["recipe"] == "mlp_baseline" and row["device"] == "cpu"]
+    assert len(row["seeds"]) >= 5 and row["trained_on"] == 48000 and row["source"] == "mnist"
+    assert row["test_accuracy_mean"] >= row["published_accuracy"]
+
+
+@pytest.mark.mnist
+def test_recorded_accuracies_follow_from_the_recorded_predictions(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    from mnist_helpers.data import load_mnist
+
+    labels = load_mnist(train=False).labels.tolist()
+    records = load_records([ROOT / "records"])
+    assert records
+    for record in records:
+        right = sum(int(digit) == label for digit, label in zip(record["test_predictions"], labels, strict=True))
+        assert record["test_accuracy"] == pytest.approx(right / 100)
+
+
+def test_wilson_interval_against_its_formula():
+    n, p, z = 10_000, 0.98, 1.959964
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert wilson_interval(9800, n) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-6)
+
+
+def test_numbers_in_the_table_have_their_units(project):
+    write(project, make_record(0))
+    heading = results_table().splitlines()[0]
+    assert re.search(r"published, test %.*ours, test %.*seconds", heading)
