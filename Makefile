@@ -26,7 +26,7 @@ lab: $(READY) ## open JupyterLab on the notebooks
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1): install one of them, then try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	@[ -d $(VENV) ] || [ "$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}')" -ge $(NEEDED_GB) ] || { \
+	@[ -e $@ ] || [ "$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}')" -ge $(NEEDED_GB) ] || { \
 	  echo "Installing PyTorch needs $(NEEDED_GB) GB, and the disk that holds this folder has less free: make room, then try again." >&2; exit 1; }
 	@echo "Setting up $(VENV), which takes a few minutes the first time ..."
 	@$(PYTHON) -m venv $(VENV) || { \

@@ -24,7 +24,7 @@ def main(arguments=None):
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted: what was finished is kept.", file=sys.stderr)
+        print("Interrupted: what was finished before is kept, this run is not.", file=sys.stderr)
         return 130
     return 0
 
@@ -41,7 +41,9 @@ def parse(arguments=None):
 
     train = commands.add_parser("train", help="train a recipe and record the runs; recorded seeds are skipped")
     train.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
-    train.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="one run for each (default 0)")
+    train.add_argument(
+        "--seeds", type=seed, nargs="+", default=[0], metavar="SEED", help="one run for each (default 0)"
+    )
     train.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
     train.add_argument("--allow-sample", action="store_true", help="without MNIST, train on the scikit-learn digits")
     train.set_defaults(command=train_recipe)
@@ -59,6 +61,13 @@ def parse(arguments=None):
     return parser.parse_args(arguments)
 
 
+def seed(text):
+    """Return a seed from the command line."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
 def show_data(_):
     """Print source, folder, counts and checksums of both parts."""
     for train in (True, False):
@@ -72,9 +81,9 @@ def show_data(_):
 
 def train_recipe(options):
     """Train and record one run for each seed, then print the table's rows of this recipe."""
-    for seed in options.seeds:
-        print(f"{options.recipe}, seed {seed}", flush=True)
-        record = record_run(options.recipe, seed, device=options.device, allow_sample=options.allow_sample)
+    for number in options.seeds:
+        print(f"{options.recipe}, seed {number}", flush=True)
+        record = record_run(options.recipe, number, device=options.device, allow_sample=options.allow_sample)
         print(
             f"  validation {record['validation_accuracy']:.2f} %, test {record['test_accuracy']:.2f} % "
             f"({record['source']}), {record['seconds']:.1f} s of training on {record['device']}",

@@ -25,12 +25,19 @@ def save_model(model, path, card):
             from which `load_model` rebuilds the architecture. "format" and the weights' "sha256" are added.
 
     Raises:
+        ValueError: `path` does not end in `.pth`, or the card does not describe this model.
         OSError: the folder cannot be written to or the disk is full.
     """
     path = Path(path)
-    _rebuild(card)  # a card that could not rebuild it must not be written
+    if path.suffix != ".pth":
+        raise ValueError(f"weights are saved in a .pth file, not in {path.name}")
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    try:
+        _rebuild(card).load_state_dict(state)  # what could not be loaded again must not be written
+    except RuntimeError as error:
+        raise ValueError(f"the card does not describe this model: {_first_line(error)}") from error
     buffer = io.BytesIO()
-    torch.save({name: value.detach().cpu() for name, value in model.state_dict().items()}, buffer)
+    torch.save(state, buffer)
     content = buffer.getvalue()
     card = {"format": FORMAT, **card, "sha256": sha256(content)}
     write_atomically(path, content)

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .environment import data_folder
+from .environment import data_folder, project_root
 from .files import sha256, write_atomically
 from .mnist_form import to_mnist_form
 
 RAW = Path("MNIST", "raw")  # torchvision's layout below a root folder
+_failed_downloads = {}  # file name -> what each mirror did: this process does not ask them again
 TIMEOUT = 7  # seconds a mirror may stay silent; two rounds over two mirrors make half a minute at the worst
 
 
@@ -102,9 +103,10 @@ def load_mnist(root=None, train=True, download=True):
     """Return MNIST's training or test part as `Digits` with `source == "mnist"`, every byte verified.
 
     Looks for torchvision's layout (`MNIST/raw/...`, extracted or `.gz`) in `root`, then in the folder that the
-    environment variable MNIST_DATA names, then in the project's `data/`; read-only folders serve too. Else downloads
-    from torchvision's mirrors into the first of these folders that can be written to, unless `download` is false or
-    the environment variable MNIST_OFFLINE is set. A damaged file is named in a warning and repaired.
+    environment variable MNIST_DATA names (relative to the working directory or the project), then in the project's
+    `data/`; read-only folders serve too. Else downloads from torchvision's mirrors into the first of these folders
+    that can be written to, unless `download` is false or the environment variable MNIST_OFFLINE is set; a download
+    that failed is not tried again by the same process. A damaged file that it meets is named in a warning and repaired.
 
     Returns:
         60,000 (train) or 10,000 (test) digits: images uint8 (N, 28, 28), labels int64 (N,).
@@ -112,8 +114,10 @@ def load_mnist(root=None, train=True, download=True):
     Raises:
         DataError: nothing valid was found and nothing could be downloaded.
     """
-    named = [root, os.environ.get("MNIST_DATA")]
-    folders = [Path(folder) for folder in named if folder] + [data_folder()]
+    named = os.environ.get("MNIST_DATA")
+    folders = [Path(root)] if root else []
+    folders += [Path(named).absolute(), project_root() / named] if named else []
+    folders = list(dict.fromkeys([*folders, data_folder()]))
     download = download and os.environ.get("MNIST_OFFLINE", "") in ("", "0")
     (images, images_folder), (labels, _) = (_obtain(file, folders, download) for file in FILES[train])
     return Digits(
@@ -150,15 +154,22 @@ def load_digits_sample(train=True):
     )
 
 
-def load_data(train=True, root=None, download=True):
+def load_data(train=True, root=None, download=True, allow_sample=True):
     """Return MNIST, or else the scikit-learn sample with one unmistakable warning; see `load_mnist`.
 
     Tell them apart by `.source`, which belongs into every title and table row. MNIST is given only where both its
     parts are to be had, so that nobody trains on the one source and tests on the other.
+
+    Raises:
+        DataError: MNIST is not to be had, and `allow_sample` is false.
     """
     try:
         parts = {part: load_mnist(root, part, download) for part in (True, False)}
     except DataError as error:
+        if not allow_sample:
+            raise DataError(
+                f"{error} The sample of scikit-learn's digits is used only where asked for (--allow-sample)."
+            ) from None
         _warn_once(
             f"THIS IS NOT MNIST: 1,797 scikit-learn digits stand in for it, and no figure below is a figure "
             f"about MNIST. The reason: {error}"
@@ -182,7 +193,7 @@ def _obtain(file, folders, download):
     content, origin, damaged = None, None, []
     paths = [(folder, folder / RAW / name) for folder in folders for name in (file.name, f"{file.name}.gz")]
     for folder, path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, this takes a folder that may not be searched for empty
             continue
         found, fault = _read(path, file)
         if fault is None:
@@ -235,17 +246,21 @@ def _download(file, folders, damaged, download):
     reasons = [f"{path} {fault}" for path, fault in damaged]
     if not damaged:
         reasons.append(f"{file.name} is not in {', '.join(str(folder / RAW) for folder in folders)}")
+    failures = _failed_downloads.get(file.name, [])
     if not download:
-        reasons.append("downloading is switched off")
-    for url in _urls(file) if download else ():
-        print(f"Downloading {url}", flush=True)
-        content, fault = _fetch(url, file)
-        if fault is None:
-            return content, _keep(content, file, folders)
-        reasons.append(f"{url} {fault}")
+        failures = ["downloading is switched off"]
+    elif not failures:
+        for url in _urls(file):
+            print(f"Downloading {url}", flush=True)
+            content, fault = _fetch(url, file)
+            if fault is None:
+                return content, _keep(content, file, folders)
+            failures.append(f"{url} {fault}")
+        _failed_downloads[file.name] = failures
     raise DataError(
-        f"MNIST cannot be had ({'; '.join(dict.fromkeys(reasons))}): put its four files into "
-        f"{folders[0] / RAW}, or set MNIST_DATA to the folder that holds MNIST{os.sep}raw, or try again with a network."
+        f"MNIST cannot be had ({'; '.join(dict.fromkeys(reasons + failures))}): put its four files into "
+        f"{folders[-1] / RAW}, or set MNIST_DATA to the folder that holds MNIST{os.sep}raw, "
+        "or start again with a network."
     )
 
 

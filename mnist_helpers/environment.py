@@ -9,9 +9,17 @@ import torch
 
 
 def choose_device(name=None):
-    """Return the `torch.device` called `name`, or else the best one here: cuda, then mps, then cpu."""
+    """Return the `torch.device` called `name`, or else the best one here: cuda, then mps, then cpu.
+
+    Raises:
+        ValueError: this machine, or its PyTorch, has no such device.
+    """
     if name is not None:
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu', or leave it out") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -33,7 +33,7 @@ class TestScore:
 
 def predict(model, loader):
     """Return the model's logits on all of an unshuffled loader, in its order: float32 (N, 10) on the CPU."""
-    return _forward(model, loader)[0]
+    return _forward(model, loader)[0].cpu()
 
 
 def evaluate(model, loader, loss_function=F.cross_entropy):
@@ -79,13 +79,13 @@ def evaluation_mode(model):
 
 @torch.no_grad()
 def _forward(model, loader):
-    """Return (logits float32 (N, 10), labels int64 (N,)) on the CPU."""
+    """Return (logits float32 (N, 10), labels int64 (N,)) on the model's device."""
     device = next(model.parameters()).device
     logits, labels = [], []
     with evaluation_mode(model):
         for images, targets in loader:
             logits.append(model(images.to(device)).float())  # (B, 10)
-            labels.append(targets)
+            labels.append(targets.to(device))
     if not logits:
         raise ValueError("the loader gave no batch: there is nothing to evaluate")
-    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+    return torch.cat(logits), torch.cat(labels)

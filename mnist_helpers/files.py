@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one, and checksums."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -29,7 +30,8 @@ def write_atomically(path, content):
     except OSError as error:
         raise OSError(error.errno, _explain(error, path, len(data))) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sha256(data):

@@ -1,8 +1,10 @@
 """Execute the numbered notebooks, write their pages, and promote a full run into the tracked files."""
 
+import asyncio
 import base64
 import os
 import re
+import threading
 import time
 import tomllib
 
@@ -16,6 +18,7 @@ from .environment import project_root, quick_mode, runs_folder
 from .files import write_atomically
 from .results import readme_with_table, results_table
 
+INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures belong on the page, whoever calls
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LINKS = (  # where the repository's address stands in notebooks and README
     r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/)",
@@ -40,32 +43,38 @@ def execute_all():
     Raises:
         NotebookError: a cell failed; what ran before it is in the runs folder.
     """
-    if load_data().source != "mnist":
-        os.environ["MNIST_OFFLINE"] = "1"  # one failed download is enough: the notebooks need not try again
+    # One failed download is enough: the notebooks need not try again.
+    environment = INLINE if load_data().source == "mnist" else {**INLINE, "MNIST_OFFLINE": "1"}
     paths, executed = numbered_notebooks(), {}
+    if not paths:
+        raise NotebookError(f"{project_root()} has no notebooks: run this inside the project's folder")
     for number, path in enumerate(paths, start=1):
         print(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
         start = time.perf_counter()
-        executed[path], page = execute(path)
+        executed[path], page = execute(path, environment)
         print(f"[{number}/{len(paths)}] {path.stem}: {time.perf_counter() - start:.0f} s, {page}", flush=True)
     print(f"\n{results_table()}")
     return executed
 
 
-def execute(path):
-    """Execute one notebook where it lies and return (executed notebook, path of its HTML page in the runs folder)."""
+def execute(path, environment=INLINE):
+    """Execute one notebook where it lies and return (executed notebook, path of its HTML page in the runs folder).
+
+    `environment` is added to the environment variables of its Python process.
+    """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
         kernel_name="python3",
         timeout=None,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # errors alone
+        extra_arguments=["--IPKernelApp.log_level=50"],  # its errors are in the outputs
         record_timing=False,
         resources={"metadata": {"path": path.parent}},
     )
     failure = None
     try:
-        client.execute()
+        # In a thread of its own, nbclient leaves Ctrl-C to us; at the exit it stops its kernel all the same.
+        _run_in_thread(lambda: asyncio.run(client.async_execute(env={**os.environ, **environment})))
     except CellExecutionError as error:
         failure = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
@@ -94,15 +103,17 @@ def publish():
     if load_data().source != "mnist":
         raise NotebookError("MNIST is not to be had, and only runs on MNIST are published")
     executed = execute_all()
+    if any("THIS IS NOT MNIST" in str(cell.get("outputs")) for one in executed.values() for cell in one.cells):
+        raise NotebookError("a notebook did not find MNIST although it is here: nothing has been published")
+    pictures = {path: _readme_picture(notebook) for path, notebook in executed.items()}
     root, runs = project_root(), runs_folder()
     for pattern in ("records/*/mnist-*.json", "saved_models/*"):
         for path in runs.glob(pattern):
             write_atomically(root / path.relative_to(runs), path.read_bytes())
     for path, notebook in executed.items():
         write_atomically(path, nbformat.writes(notebook) + "\n")
-        for cell in notebook.cells:
-            if "readme-picture" in cell.metadata.get("tags", ()):
-                write_atomically(path.parent / "pictures" / f"{path.stem}.png", _picture(cell))
+        if pictures[path]:
+            write_atomically(path.parent / "pictures" / f"{path.stem}.png", pictures[path])
     readme = root / "README.md"
     write_atomically(readme, readme_with_table(readme.read_text(encoding="utf-8")))
     print(f"\nPublished {len(executed)} notebooks; look at the changes with git diff before you commit them.")
@@ -128,6 +139,28 @@ def stamped(text):
     return text
 
 
-def _picture(cell):
-    data = next(output["data"] for output in cell.outputs if "image/png" in output.get("data", {}))
-    return base64.b64decode(data["image/png"])
+def _readme_picture(notebook):
+    """Return the PNG that a notebook's cell with the tag "readme-picture" shows, or None."""
+    for cell in notebook.cells:
+        if "readme-picture" in cell.metadata.get("tags", ()):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output["data"]["image/png"])
+    return None
+
+
+def _run_in_thread(work):
+    """Call `work` in another thread, wait for it, and raise what it raised; Ctrl-C ends the waiting."""
+    errors = []
+
+    def guarded():
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]

@@ -1,11 +1,13 @@
 """The named systems as data, and `run`, which trains one of them and scores it."""
 
+import json
 import platform
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
 
+from .data import DataError
 from .environment import choose_device, quick, quick_mode, seeded
 from .evaluation import score_on_test
 from .loaders import make_loaders
@@ -41,7 +43,7 @@ class Recipe:
         """Return what decides the outcome of training, JSON-ready: all but the published figure and the note."""
         settings = asdict(self)
         del settings["published_accuracy"], settings["note"]
-        return settings
+        return json.loads(json.dumps(settings))  # as a record read from disk has it: lists for tuples
 
 
 RECIPES = {
@@ -85,6 +87,7 @@ def run(name, digits, seed=0, *, device=None, progress=True):
 
     Raises:
         ValueError: no such recipe.
+        DataError: the test part that is found is of another source than `digits`.
         TrainingError: the loss became NaN or infinite.
         KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
     """
@@ -101,6 +104,8 @@ def run(name, digits, seed=0, *, device=None, progress=True):
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
     test = score_on_test(model, recipe.normalisation)
+    if test.source != digits.source:
+        raise DataError(f"{name} was trained on {digits.source}, but the test part that was found is {test.source}")
     record = {
         "recipe": name,
         "settings": recipe.settings(),
@@ -108,10 +113,7 @@ def run(name, digits, seed=0, *, device=None, progress=True):
         "source": digits.source,
         "quick": quick_mode(),
         "trained_on": len(train_loader.labels),
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "precision": "float32",
+        **_machine(device),
         "parameters": count_parameters(model),
         "epochs": len(history),
         "seconds": round(history.seconds, 2),
@@ -122,6 +124,16 @@ def run(name, digits, seed=0, *, device=None, progress=True):
         "test_predictions": test.predictions,
         "history": [asdict(result) for result in history.epochs],
         "data": {**digits.checksums, **test.checksums},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     return Run(record, model, history)
+
+
+def _machine(device):
+    """Return where and with what a run is computed, for its record."""
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }

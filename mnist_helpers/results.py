@@ -6,12 +6,13 @@ from itertools import groupby
 from statistics import mean, stdev
 
 from .checkpoints import save_model
-from .data import DataError, load_data
+from .data import load_data
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .files import write_atomically
 from .recipes import RECIPES, find_recipe, run
 from .statistics import wilson_interval
 
+FIELDS = ("parameters", "epochs", "seconds", "validation_accuracy", "test_accuracy", "test_predictions")
 KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
 MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
 
@@ -27,15 +28,11 @@ def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
         TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
     """
     recipe, device = find_recipe(name), choose_device(device)
-    digits = load_data(train=True)
-    if digits.source != "mnist" and not allow_sample:
-        raise DataError(
-            f"{name} would be trained on {digits.source}, not on MNIST, and the results are about MNIST: "
-            "get MNIST (see python -m mnist_helpers data), or allow the sample with --allow-sample."
-        )
+    digits = load_data(allow_sample=allow_sample)
     wanted = (name, digits.source, quick_mode(), device.type, seed)
     for known in load_records([runs_folder() / "records"]):
         if wanted == tuple(known[key] for key in ("recipe", "source", "quick", "device", "seed")):
+            print(f"{name}, seed {seed} is recorded already: {runs_folder() / 'records' / name}")
             return known
     finished = run(name, digits, seed, device=device, progress=progress)
     result = finished.record
@@ -67,6 +64,9 @@ def load_records(folders=None):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             key = tuple(found[name] for name in (*KEY, "seed"))
+            missing = set(FIELDS) - set(found)
+            if missing:
+                raise KeyError(*sorted(missing))
             current = found["recipe"] in RECIPES and found["settings"] == RECIPES[found["recipe"]].settings()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
@@ -126,9 +126,11 @@ def readme_with_table(readme):
 
 def _row(runs):
     first = runs[0]
+    comparable = {} if first["source"] == "mnist" and not first["quick"] else {"published_accuracy": None, "note": ""}
     tests = [one["test_accuracy"] for one in runs]
     return {
         **_empty_row(first["recipe"]),
+        **comparable,
         "validation_accuracy_mean": mean(one["validation_accuracy"] for one in runs),
         "test_accuracy_mean": mean(tests),
         "test_accuracy_std": stdev(tests) if len(tests) > 1 else None,

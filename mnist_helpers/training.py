@@ -6,14 +6,23 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CyclicLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
+    ExponentialLR,
+    LinearLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+)
 from tqdm.auto import tqdm
 
 from .environment import seeded
 from .evaluation import accuracy, evaluate
 
 PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
-IN_STEPS = (ReduceLROnPlateau, StepLR, MultiStepLR)  # schedules whose drops are events worth a line
+GLIDING = (CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LinearLR, PolynomialLR)  # no line an epoch
 
 
 class TrainingError(RuntimeError):
@@ -122,13 +131,16 @@ def epochs(
             state is left alone.
 
     Raises:
+        ValueError: a loader is empty, or a plateau schedule waits for a rise.
         TrainingError: the loss became NaN or infinite; the message names epoch and batch.
     """
+    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
+        raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which is to fall: give it mode='min'")
     per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
     for epoch in range(1, n_epochs + 1):
         if hasattr(getattr(train_loader, "sampler", None), "set_epoch"):
             train_loader.sampler.set_epoch(epoch)
-        rate = optimizer.param_groups[0]["lr"]
+        rate = float(optimizer.param_groups[0]["lr"])
         with seeded(seed, epoch):
             start = time.perf_counter()
             try:
@@ -165,7 +177,7 @@ def fit(
     """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
 
     Ctrl-C ends training early and keeps history and best state; the model then has the weights of the last finished
-    epoch. A line is printed when a plateau or step schedule lowers the rate.
+    epoch. A line is printed when the schedule lowers the rate after an epoch, unless it glides down all the time.
 
     Args:
         patience: stop early after this many epochs without a lower validation loss; never unless given.
@@ -178,7 +190,7 @@ def fit(
             exception's `history` holds the epochs before.
     """
     history, last_state = History(), _copy_state(model)
-    lowest, waited = math.inf, 0
+    announced = not options.get("per_batch") and not isinstance(options.get("scheduler"), (*PER_BATCH, *GLIDING))
     results = epochs(model, train_loader, validation_loader, optimizer, n_epochs, **options)
     bar = tqdm(results, total=n_epochs, unit="epoch", disable=not progress)
     try:
@@ -188,11 +200,11 @@ def fit(
             if history.best is None or _quality(result) > _quality(history.best):
                 history.best, history.best_state = result, last_state
             bar.set_postfix_str(f"validation {result.validation_accuracy:.2f} %")
-            rate = optimizer.param_groups[0]["lr"]
-            if isinstance(options.get("scheduler"), IN_STEPS) and rate < result.learning_rate:
+            rate = float(optimizer.param_groups[0]["lr"])
+            if rate < result.learning_rate and announced:
                 bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
-            waited = 0 if result.validation_loss < lowest else waited + 1
-            lowest = min(lowest, result.validation_loss)
+            losses = history["validation_loss"]
+            waited = len(losses) - 1 - losses.index(min(losses))
             if patience is not None and waited >= patience:
                 history.stopped = "early"
                 bar.write(f"Stopped early after epoch {result.epoch}: no lower validation loss for {waited} epochs")

@@ -2,6 +2,7 @@
 
 import os
 
+import matplotlib
 import pytest
 import torch
 
@@ -10,7 +11,8 @@ from mnist_helpers.data import DataError, Digits, load_mnist
 
 
 def pytest_configure():
-    os.environ.update(QUICK="1", MPLBACKEND="Agg", MNIST_OFFLINE="1")  # the notebooks' kernels inherit them
+    matplotlib.use("Agg")
+    os.environ.update(QUICK="1", MNIST_OFFLINE="1")  # the notebooks' kernels inherit them
 
 
 def pytest_collection_modifyitems(items):
@@ -50,4 +52,5 @@ def project(tmp_path, monkeypatch):
     monkeypatch.delenv("QUICK")
     monkeypatch.delenv("MNIST_DATA", raising=False)
     data._warn_once.cache_clear()
+    monkeypatch.setattr(data, "_failed_downloads", {})
     return tmp_path

@@ -54,7 +54,11 @@ def test_this_machines_runs_come_before_the_committed_models(saved, model, proje
 def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):
     with pytest.raises(ValueError, match="no model 'unheard_of'"):
         save_model(model, project / "a.pth", {**CARD, "model": "unheard_of"})
-    assert not (project / "a.pth").exists()
+    with pytest.raises(ValueError, match="the card does not describe this model: .*size mismatch"):
+        save_model(model, project / "a.pth", {**CARD, "model_arguments": {"width": 9}})
+    with pytest.raises(ValueError, match="not in a.json"):
+        save_model(model, project / "a.json", CARD)
+    assert not list(project.glob("a.*"))
 
 
 def test_missing_model_is_named(project):
@@ -112,4 +116,4 @@ def test_a_card_that_is_none_is_refused(saved, text):
 def test_the_committed_baseline_reproduces_its_recorded_accuracy():
     card = read_card("saved_models/mlp_baseline.pth")
     score = score_on_test(load_model("saved_models/mlp_baseline.pth", device="cpu"), card["settings"]["normalisation"])
-    assert score.accuracy == card["test_accuracy"]
+    assert score.accuracy == pytest.approx(card["test_accuracy"], abs=0.011)  # another CPU may turn one picture

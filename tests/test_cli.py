@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from mnist_helpers import __main__ as cli
@@ -25,7 +27,9 @@ def test_data_prints_mnists_counts(capsys):
 
 def test_training_refuses_the_sample_in_one_sentence(project, capsys):
     assert main(["train", "mlp_baseline"]) == 2
-    assert "Error: mlp_baseline would be trained on sklearn-digits, not on MNIST" in capsys.readouterr().err
+    assert re.fullmatch(
+        r"Error: MNIST cannot be had .* only where asked for \(--allow-sample\)\.\n", capsys.readouterr().err
+    )
 
 
 def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatch):
@@ -42,7 +46,7 @@ def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatc
     [
         (TrainingError("epoch 2, batch 7: the loss is nan"), 2, "Error: epoch 2, batch 7: the loss is nan\n"),
         (OSError(28, "the disk is full"), 2, "Error: [Errno 28] the disk is full\n"),
-        (KeyboardInterrupt(), 130, "Interrupted: what was finished is kept.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted: what was finished before is kept, this run is not.\n"),
     ],
 )
 def test_mistakes_end_in_one_sentence(monkeypatch, capsys, error, code, message):
@@ -52,6 +56,20 @@ def test_mistakes_end_in_one_sentence(monkeypatch, capsys, error, code, message)
     monkeypatch.setattr(cli, "record_run", fail)
     assert main(["train", "mlp_baseline"]) == code
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "one"])
+def test_a_seed_that_is_none_is_refused(seed, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "mlp_baseline", f"--seeds={seed}"])
+    assert f"a seed is a whole number from 0 on, not '{seed}'" in capsys.readouterr().err
+
+
+def test_notebooks_outside_a_project_are_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MNIST_DATA", raising=False)
+    assert main(["notebooks"]) == 2
+    assert "has no notebooks: run this inside the project's folder" in capsys.readouterr().err
 
 
 def test_unknown_recipe_is_refused(capsys):

@@ -1,6 +1,8 @@
 import gzip
 import http.server
 import threading
+import tracemalloc
+import urllib.request
 import warnings
 from pathlib import Path
 
@@ -56,6 +58,10 @@ def test_looks_in_root_then_mnist_data_then_the_project(project, contents, monke
     monkeypatch.setenv("MNIST_DATA", str(folders[1]))
     assert load_mnist(folders[0]).folder == str(folders[0])
     assert load_mnist().folder == str(folders[1])
+    monkeypatch.setenv("MNIST_DATA", "named")
+    (project / "notebooks").mkdir()
+    monkeypatch.chdir(project / "notebooks")
+    assert load_mnist().folder == str(folders[1]), "a relative folder counts from the project too"
     monkeypatch.delenv("MNIST_DATA")
     assert load_mnist().folder == str(folders[2])
 
@@ -94,6 +100,30 @@ def test_damage_beyond_repair_is_refused_and_left_in_place(project, contents, da
         load_mnist(train=False)
     path = project / "data" / RAW / (f"{name}.gz" if packed else name)
     assert (gzip.decompress(path.read_bytes()) if packed else path.read_bytes()) == damaged
+
+
+def test_every_damaged_copy_on_the_way_is_repaired(project, contents, monkeypatch):
+    name = "train-labels-idx1-ubyte"
+    folders = [lay(project / place, {**contents, name: b"rot"}) for place in ("root", "named")]
+    lay(project / "data", contents)
+    monkeypatch.setenv("MNIST_DATA", str(folders[1]))
+    with pytest.warns(UserWarning, match="replaced by good content") as caught:
+        load_mnist(folders[0])
+    assert len(caught) == 2
+    assert all((folder / RAW / name).read_bytes() == contents[name] for folder in folders)
+
+
+def test_an_archive_that_unpacks_to_anything_is_read_no_further_than_needed(project, contents):
+    folder = lay(project / "data", contents)
+    path = folder / RAW / "train-labels-idx1-ubyte"
+    path.unlink()
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(contents[path.name] + bytes(50_000_000)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="is longer than"):
+        load_mnist()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def test_torn_archive_is_refused(project, contents):
@@ -176,6 +206,30 @@ def test_failed_download_says_what_each_mirror_did(project, mirrors):
     assert "/good/train-images-idx3-ubyte.gz failed: HTTP Error 404" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert not (project / "data").exists()
+    assert [path.split("/")[1] for path in mirrors.asked] == ["bad", "good"] * 2, "each mirror gets a second chance"
+
+
+def test_a_failed_download_is_not_tried_again_by_the_same_process(project, mirrors):
+    mirrors.answers = {}
+    messages = set()
+    for _ in range(3):
+        with pytest.raises(DataError) as caught:
+            load_mnist()
+        messages.add(str(caught.value))
+    assert len(mirrors.asked) == 4 and len(messages) == 1
+
+
+def test_a_silent_mirror_is_left_after_a_while(project, mirrors, monkeypatch):
+    waits = []
+
+    def silent(_url, timeout=None):
+        waits.append(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
+    with pytest.raises(DataError, match="/bad/train-images-idx3-ubyte.gz failed: timed out"):
+        load_mnist()
+    assert sum(waits) <= 30
 
 
 @pytest.mark.parametrize("how", ["argument", "environment"])

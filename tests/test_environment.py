@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from mnist_helpers.environment import choose_device, combine_seeds, project_root, quick, runs_folder, seeded
@@ -43,3 +44,12 @@ def test_project_root_is_found_from_a_folder_inside(project, monkeypatch):
 def test_device_by_name():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device().type in ("cuda", "mps", "cpu")
+
+
+@pytest.mark.parametrize("name", ["abacus", "xpu:7"])
+def test_a_device_that_is_not_here_is_one_sentence(name):
+    with pytest.raises(
+        ValueError, match=f"device '{name}' cannot be used here .*: try 'cpu', or leave it out"
+    ) as caught:
+        choose_device(name)
+    assert len(str(caught.value).splitlines()) == 1

@@ -26,7 +26,9 @@ def test_is_exact_however_the_batches_are_cut(digits, model):
     for batch_size in (1, 7, 64, 203, 500):
         loader = ResidentLoader(digits, batch_size, device="cpu")
         assert evaluate(model, loader) == pytest.approx(expected, rel=1e-5)
-        torch.testing.assert_close(predict(model, loader), logits)
+        predicted = predict(model, loader)
+        torch.testing.assert_close(predicted, logits)
+        assert not predicted.requires_grad
 
 
 def test_leaves_weights_statistics_and_modes_alone(digits, model):

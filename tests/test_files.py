@@ -29,6 +29,12 @@ def test_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["card.json"]
 
 
+def test_a_file_in_the_folders_place_is_one_sentence(tmp_path):
+    (tmp_path / "folder").write_text("in the way")
+    with pytest.raises(OSError, match="card.json cannot be written .*: choose a folder you may write to"):
+        write_atomically(tmp_path / "folder" / "card.json", "new")
+
+
 def test_writers_at_once_never_show_a_mixture(tmp_path):
     path, contents = tmp_path / "file", [bytes([65 + number]) * 100_000 for number in range(4)]
     threads = [threading.Thread(target=lambda c=c: [write_atomically(path, c) for _ in range(10)]) for c in contents]

@@ -38,11 +38,15 @@ def test_committed_notebook_is_a_full_run_on_mnist(path):
     assert path.stat().st_size < 1_000_000
 
 
+def assert_one_picture_where_it_plots(notebook):
+    plotting = re.compile(r"\b(show5|image_grid|curves|plt\.\w+)\(")
+    for cell in code_cells(notebook):
+        assert len(pictures(cell)) == bool(plotting.search(cell.source)), cell.source
+
+
 @each
 def test_committed_notebook_has_one_picture_where_it_plots(path):
-    plotting = re.compile(r"\b(show5|image_grid|curves|plt\.\w+)\(")
-    for cell in code_cells(nbformat.read(path, as_version=4)):
-        assert len(pictures(cell)) == bool(plotting.search(cell.source)), cell.source
+    assert_one_picture_where_it_plots(nbformat.read(path, as_version=4))
 
 
 @each
@@ -85,7 +89,8 @@ def tracked(root):
 
 
 @pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
-def test_all_notebooks_run_on_the_sample_and_touch_nothing_tracked(copy, capsys):
+def test_all_notebooks_run_on_the_sample_and_touch_nothing_tracked(copy, capsys, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # as on many a server: the pages must have their pictures all the same
     before = tracked(copy)
     executed = execute_all()
     assert tracked(copy) == before
@@ -96,8 +101,7 @@ def test_all_notebooks_run_on_the_sample_and_touch_nothing_tracked(copy, capsys)
         text = nbformat.writes(notebook)
         assert text.count("THIS IS NOT MNIST") == 1, "one unmistakable warning"
         assert "sklearn-digits, quick run" in text
-        for cell in code_cells(notebook):
-            assert not pictures(cell) or len(pictures(cell)) == 1
+        assert_one_picture_where_it_plots(notebook)
     assert "sklearn-digits (QUICK)" in out and "48,000 mnist" in out
 
 
@@ -116,6 +120,19 @@ def test_quick_and_sample_runs_are_not_published(copy, monkeypatch):
         publish()
     monkeypatch.delenv("QUICK")
     with pytest.warns(UserWarning, match="NOT MNIST"), pytest.raises(NotebookError, match="MNIST is not to be had"):
+        publish()
+    assert tracked(copy) == before
+
+
+def test_outputs_of_the_sample_are_not_published(copy, monkeypatch):
+    path = copy / "notebooks" / "02_baseline.ipynb"
+    executed = nbformat.read(path, as_version=4)
+    executed.cells[1].outputs = [nbformat.v4.new_output("stream", name="stderr", text="THIS IS NOT MNIST: ...")]
+    before = tracked(copy)
+    monkeypatch.delenv("QUICK")
+    monkeypatch.setattr(notebooks, "load_data", lambda: type("Found", (), {"source": "mnist"}))
+    monkeypatch.setattr(notebooks, "execute_all", lambda: {path: executed})
+    with pytest.raises(NotebookError, match="did not find MNIST although it is here"):
         publish()
     assert tracked(copy) == before
 

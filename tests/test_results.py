@@ -5,14 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from mnist_helpers import results
+from mnist_helpers import evaluation, recipes, results
 from mnist_helpers.__main__ import main
 from mnist_helpers.checkpoints import read_card
 from mnist_helpers.data import DataError, load_data
+from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation import score_on_test
+from mnist_helpers.loaders import make_loaders
+from mnist_helpers.models import mlp_baseline
 from mnist_helpers.recipes import RECIPES, run
 from mnist_helpers.results import load_records, record_run, result_rows, results_table
 from mnist_helpers.statistics import wilson_interval
+from mnist_helpers.training import History, fit
 
 ROOT = Path(__file__).parent.parent
 FIELDS = (
@@ -75,6 +81,35 @@ def test_the_same_seed_gives_the_same_record(short):
     assert first.history == again.history and first.record["test_predictions"] == again.record["test_predictions"]
 
 
+def test_a_run_is_what_its_pieces_give_by_hand(short):
+    digits, seed = load_data(), 5
+    finished = run("mlp_baseline", digits, seed, device="cpu", progress=False)
+    loaders = make_loaders(digits, 64, "half", seed, "cpu")
+    with seeded(seed):
+        model = mlp_baseline()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    history = fit(model, *loaders, optimizer, 2, seed=seed, progress=False)
+    score = score_on_test(model, "half")
+    assert finished.history == history
+    assert finished.record["test_predictions"] == score.predictions
+    assert finished.record["test_accuracy"] == score.accuracy
+    assert finished.record["validation_accuracy"] == history["validation_accuracy"][-1]
+    assert finished.record["data"] == digits.checksums | load_data(train=False).checksums
+
+
+def test_training_and_test_part_must_be_of_one_source(short):
+    with pytest.raises(DataError, match="trained on mnist, but the test part that was found is sklearn-digits"):
+        run("mlp_baseline", replace(load_data(), source="mnist"), device="cpu", progress=False)
+
+
+def test_an_interrupted_run_is_neither_scored_nor_recorded(short, monkeypatch):
+    monkeypatch.setattr(recipes, "fit", lambda *_, **__: History(stopped="interrupted"))
+    monkeypatch.setattr(recipes, "score_on_test", None)
+    with pytest.raises(KeyboardInterrupt):
+        record_run("mlp_baseline", device="cpu", allow_sample=True)
+    assert not (short / "runs").exists()
+
+
 def test_quick_runs_are_labelled_and_lie_elsewhere(short, monkeypatch):
     monkeypatch.setenv("QUICK", "1")
     record = record_run("mlp_baseline", device="cpu", allow_sample=True, progress=False)
@@ -87,8 +122,9 @@ def test_quick_runs_are_labelled_and_lie_elsewhere(short, monkeypatch):
 def test_weights_of_seed_0_are_kept_for_mnist_alone(short, monkeypatch):
     record_run("mlp_baseline", 0, device="cpu", allow_sample=True, progress=False)
     assert not (short / "runs" / "saved_models").exists()
-    sample = load_data()
-    monkeypatch.setattr(results, "load_data", lambda train: replace(sample, source="mnist"))
+    disguised = {train: replace(load_data(train), source="mnist") for train in (True, False)}
+    monkeypatch.setattr(results, "load_data", lambda allow_sample: disguised[True])
+    monkeypatch.setattr(evaluation, "load_data", lambda train, root: disguised[train])
     record_run("mlp_baseline", 0, device="cpu", progress=False)
     card = read_card("mlp_baseline")
     assert card["recipe"] == "mlp_baseline" and card["seed"] == 0 and "test_predictions" not in card
@@ -140,13 +176,23 @@ def test_records_of_other_settings_are_left_out_and_counted(project):
         assert len(load_records()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"recipe": "mlp_baseline"}'])
+INCOMPLETE = {key: value for key, value in make_record().items() if key != "test_accuracy"}
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"recipe": "mlp_baseline"}', json.dumps(INCOMPLETE)])
 def test_a_damaged_record_is_named(project, text):
     path = project / "records" / "mlp_baseline" / "x.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(ValueError, match="x.json is not a record of a run"):
         load_records()
+
+
+def test_settings_survive_the_way_through_json(project, monkeypatch):
+    recipe = replace(RECIPES["mlp_baseline"], model="network", model_arguments={"widths": (8,)})
+    monkeypatch.setitem(RECIPES, "mlp_baseline", recipe)
+    write(project, make_record(0))
+    assert len(load_records()) == 1
 
 
 def test_command_prints_objects_with_the_documented_fields(project, capsys):
