@@ -32,7 +32,7 @@ def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
     wanted = (name, digits.source, quick_mode(), device.type, seed)
     for known in load_records([runs_folder() / "records"]):
         if wanted == tuple(known[key] for key in ("recipe", "source", "quick", "device", "seed")):
-            print(f"{name}, seed {seed} is recorded already: {runs_folder() / 'records' / name}")
+            print(f"{name}, seed {seed} is recorded already, and not trained again")
             return known
     finished = run(name, digits, seed, device=device, progress=progress)
     result = finished.record

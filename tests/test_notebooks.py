@@ -35,6 +35,7 @@ def test_committed_notebook_is_a_full_run_on_mnist(path):
     text = str(outputs)
     assert "source: mnist" in text
     assert not re.search("widget-view|sklearn-digits|quick (run|mode)|QUICK", text)
+    assert not re.search(r"(/[\w.-]+)+/(runs|site-packages)/|[A-Z]:\\", text), "the path of somebody's machine"
     assert path.stat().st_size < 1_000_000
 
 
