@@ -208,14 +208,13 @@ def _obtain(file, folders, download):
 
 
 def _read(path, file):
-    """Return (content, None), or (None, what is wrong with the file)."""
+    """Return (content, what is wrong with it, or None if nothing is)."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
             content = stream.read(file.size + 1)  # never more: a forged archive may unpack to anything
     except (OSError, EOFError, zlib.error) as error:
         return None, f"cannot be read: {error}"
-    fault = _fault(content, file)
-    return (content, None) if fault is None else (None, fault)
+    return content, _fault(content, file)
 
 
 def _fault(content, file):
@@ -271,15 +270,14 @@ def _urls(file):
 
 
 def _fetch(url, file):
-    """Return (content, None), or (None, what went wrong)."""
+    """Return (content, what is wrong with it, or None if nothing is)."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             packed = response.read(2 * file.size)
         content = zlib.decompressobj(wbits=31).decompress(packed, file.size + 1)
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
         return None, f"failed: {error}"
-    fault = _fault(content, file)
-    return (content, None) if fault is None else (None, fault)
+    return content, _fault(content, file)
 
 
 def _keep(content, file, folders):
