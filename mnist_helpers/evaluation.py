@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from .data import load_data
+from .data import load_part
 from .loaders import ResidentLoader
 
 
@@ -18,7 +18,7 @@ class TestScore:
         accuracy: percent.
         loss: mean cross-entropy in nats.
         predictions: one character a test image, "0" to "9", in the test set's order.
-        source: "mnist" or "sklearn-digits".
+        source: "mnist", say; see `data.Digits`.
         checksums: of the test files.
     """
 
@@ -50,9 +50,12 @@ def accuracy(logits, labels):
     return 100 * (logits.argmax(dim=1) == labels).sum().item() / len(labels)
 
 
-def score_on_test(model, normalisation="half", root=None):
-    """Score a finished system on the test set: nothing that is still being chosen may come here."""
-    digits = load_data(train=False, root=root)
+def score_on_test(model, normalisation="half", source="mnist"):
+    """Score a finished system on the test set: nothing that is still being chosen may come here.
+
+    `source` is that of the digits it was trained on (`Digits.source`). Raises DataError if the files are not to be had.
+    """
+    digits = load_part(source, train=False)
     device = next(model.parameters()).device
     loader = ResidentLoader(digits, 1000, normalisation, device=device)
     logits = predict(model, loader)

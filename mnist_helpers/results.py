@@ -36,11 +36,11 @@ def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
             return known
     finished = run(name, digits, seed, device=device, progress=progress)
     result = finished.record
-    if seed == 0 and digits.source == "mnist":
+    if seed == 0 and digits.source == "mnist" and not recipe.study:
         bulky = ("history", "test_predictions")
         card = {key: value for key, value in result.items() if key not in bulky}
         card |= {"model": recipe.model, "model_arguments": recipe.model_arguments}
-        save_model(finished.model, runs_folder() / "saved_models" / f"{name}.pth", card)
+        save_model(finished.model, runs_folder() / "saved_models" / f"{recipe.saved_as or name}.pth", card)
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
     write_atomically(runs_folder() / "records" / name / file, json.dumps(result, indent=1) + "\n")
     return result

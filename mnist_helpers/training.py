@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.nn import functional as F
@@ -117,6 +117,7 @@ def epochs(
     scheduler=None,
     per_batch=None,
     seed=0,
+    first_epoch=1,
 ):
     """Train for `n_epochs` and yield an `EpochResult` after each; stop asking, and training stops.
 
@@ -129,6 +130,7 @@ def epochs(
         per_batch: whether the scheduler moves after each batch; unless said, `OneCycleLR` and `CyclicLR` do.
         seed: of dropout and the like. Each epoch's randomness is a function of (seed, epoch); the caller's random
             state is left alone.
+        first_epoch: the first one's number; training that goes on counts on, lest batch orders come twice.
 
     Raises:
         ValueError: a loader is empty, or a plateau schedule waits for a rise.
@@ -137,7 +139,7 @@ def epochs(
     if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
         raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which is to fall: give it mode='min'")
     per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
-    for epoch in range(1, n_epochs + 1):
+    for epoch in range(first_epoch, first_epoch + n_epochs):
         if hasattr(getattr(train_loader, "sampler", None), "set_epoch"):
             train_loader.sampler.set_epoch(epoch)
         rate = float(optimizer.param_groups[0]["lr"])
@@ -169,6 +171,7 @@ def fit(
     optimizer,
     n_epochs,
     *,
+    after=None,
     patience=None,
     restore_best=False,
     progress=True,
@@ -180,6 +183,8 @@ def fit(
     epoch. A line is printed when the schedule lowers the rate after an epoch, unless it glides down all the time.
 
     Args:
+        after: the `History` of training that this one continues: its epochs come first in the new history, and the
+            count of epochs goes on from it.
         patience: stop early after this many epochs without a lower validation loss; never unless given.
         restore_best: put the best epoch's weights (see `History.best`) into the model at the end.
         progress: show a progress bar.
@@ -190,8 +195,11 @@ def fit(
             exception's `history` holds the epochs before.
     """
     history, last_state = History(), _copy_state(model)
+    if after is not None:
+        history = replace(after, epochs=list(after.epochs), stopped="")
+    done = len(history)
     announced = not options.get("per_batch") and not isinstance(options.get("scheduler"), (*PER_BATCH, *GLIDING))
-    results = epochs(model, train_loader, validation_loader, optimizer, n_epochs, **options)
+    results = epochs(model, train_loader, validation_loader, optimizer, n_epochs, first_epoch=done + 1, **options)
     bar = tqdm(results, total=n_epochs, unit="epoch", disable=not progress)
     try:
         for result in bar:
@@ -203,7 +211,7 @@ def fit(
             rate = float(optimizer.param_groups[0]["lr"])
             if rate < result.learning_rate and announced:
                 bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
-            losses = history["validation_loss"]
+            losses = history["validation_loss"][done:]
             waited = len(losses) - 1 - losses.index(min(losses))
             if patience is not None and waited >= patience:
                 history.stopped = "early"

@@ -6,7 +6,7 @@ import matplotlib
 import pytest
 import torch
 
-from mnist_helpers import data
+from mnist_helpers import data, idx_files
 from mnist_helpers.data import DataError, Digits, load_mnist
 
 
@@ -52,5 +52,5 @@ def project(tmp_path, monkeypatch):
     monkeypatch.delenv("QUICK")
     monkeypatch.delenv("MNIST_DATA", raising=False)
     data._warn_once.cache_clear()
-    monkeypatch.setattr(data, "_failed_downloads", {})
+    monkeypatch.setattr(idx_files, "_failed_downloads", {})
     return tmp_path

@@ -1,33 +1,37 @@
 import gzip
+import hashlib
 import http.server
 import threading
 import tracemalloc
 import urllib.request
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mnist_helpers import data
-from mnist_helpers.data import RAW, DataError, IdxFile, load_data, load_digits_sample, load_mnist
+from mnist_helpers import data, idx_files
+from mnist_helpers.data import load_data, load_digits_sample, load_mnist
 from mnist_helpers.files import sha256
+from mnist_helpers.idx_files import SETS, DataError, describe
+from mnist_helpers.loaders import make_loaders
+
+RAW = Path("MNIST", "raw")
 
 
 @pytest.fixture
 def contents(monkeypatch):
     """Small stand-ins for MNIST's four files, name -> extracted content, which the package now takes for MNIST."""
     random, contents, files = np.random.default_rng(0), {}, {}
-    for train, part, n in ((True, "train", 30), (False, "t10k", 20)):
-        specifications = []
-        for kind, shape, top in (("images-idx3", (n, 28, 28), 256), ("labels-idx1", (n,), 10)):
-            file = IdxFile(f"{part}-{kind}-ubyte", shape, "")
-            content = file.header + random.integers(0, top, shape, dtype=np.uint8).tobytes()
-            contents[file.name] = content
-            specifications.append(IdxFile(file.name, shape, sha256(content)))
-        files[train] = tuple(specifications)
-    monkeypatch.setattr(data, "FILES", files)
+    for train, n in ((True, 30), (False, 20)):
+        for file in describe("MNIST", train):
+            file = replace(file, shape=(n, *file.shape[1:]))
+            top = 256 if len(file.shape) == 3 else 10
+            contents[file.name] = file.header + random.integers(0, top, file.shape, dtype=np.uint8).tobytes()
+            files.setdefault(train, []).append(replace(file, sha256=sha256(contents[file.name])))
+    monkeypatch.setattr(data, "describe", lambda name, train: files[train])
     return contents
 
 
@@ -48,7 +52,7 @@ def test_reads_extracted_and_packed_files(project, contents, packed):
         assert digits.images.shape == (n, 28, 28) and digits.images.dtype == torch.uint8
         assert digits.labels.shape == (n,) and digits.labels.dtype == torch.int64
         assert digits.source == "mnist" and digits.folder == str(folder)
-        file, _ = data.FILES[train]
+        file, _ = data.describe("MNIST", train)
         assert digits.images.numpy().tobytes() == contents[file.name][16:]
         assert digits.checksums[file.name] == file.sha256
 
@@ -141,14 +145,14 @@ def test_good_content_serves_where_the_damaged_file_cannot_be_written(project, c
     def refuse(path, _content):
         raise OSError(30, f"{path} cannot be written")
 
-    monkeypatch.setattr(data, "write_atomically", refuse)
+    monkeypatch.setattr(idx_files, "write_atomically", refuse)
     with pytest.warns(UserWarning, match="the file stays as it is"):
         assert len(load_mnist()) == 30
     assert damaged.read_bytes() == b"rot"
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    answers, asked = {}, []
+    answers, asked, address = {}, [], None
 
     def do_GET(self):
         self.asked.append(self.path)
@@ -176,6 +180,7 @@ def mirrors(contents, monkeypatch):
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(MNIST, "mirrors", [f"{address}/bad/", f"{address}/good"])
     monkeypatch.delenv("MNIST_OFFLINE")
+    Mirror.address = address
     yield Mirror
     server.shutdown()
     thread.join()
@@ -241,6 +246,83 @@ def test_downloading_can_be_switched_off(project, mirrors, monkeypatch, how):
     assert mirrors.asked == []
 
 
+@pytest.fixture
+def others(monkeypatch):
+    """Small stand-ins for the sets in MNIST's form: (name, train) -> {file name: extracted content}."""
+    random, others, files = np.random.default_rng(1), {}, {}
+    for key in ((name, train) for name in SETS[1:] for train in (True, False)):
+        files[key] = [replace(file, shape=(60, *file.shape[1:])) for file in describe(*key)]
+        images, labels = files[key]
+        numbers = (np.arange(60) % 10).repeat(8 if len(labels.shape) == 2 else 1)
+        others[key] = {
+            images.name: images.header + random.integers(0, 256, images.shape, dtype=np.uint8).tobytes(),
+            labels.name: labels.header + numbers.reshape(labels.shape).astype(labels.dtype).tobytes(),
+        }
+    monkeypatch.setattr(data, "describe", lambda *key: files[key])
+    return others
+
+
+@pytest.mark.parametrize("name", SETS[1:])
+@pytest.mark.parametrize("train", [True, False])
+def test_sets_in_mnists_form_are_read_as_torchvision_reads_them(project, others, name, train):
+    from torchvision import datasets
+
+    raw = project / "data" / name / "raw"
+    raw.mkdir(parents=True)
+    for part in (True, False):  # torchvision wants all four files to be there
+        for file, content in others[name, part].items():
+            (raw / file).write_bytes(content)
+    digits = load_mnist(train=train, name=name)
+    theirs = getattr(datasets, name)(project / "data", train=train)
+    labels = theirs.targets[:, 0] if name == "QMNIST" else theirs.targets
+    assert torch.equal(digits.images, theirs.data) and torch.equal(digits.labels, labels)
+    assert digits.source == name.lower() and digits.labels.dtype == torch.int64
+    training, _ = make_loaders(digits, 8, device="cpu")
+    assert next(iter(training))[0].shape == (8, 1, 28, 28)
+
+
+@pytest.mark.parametrize("name", SETS[1:])
+def test_another_set_is_downloaded_and_its_md5_checked(project, others, mirrors, monkeypatch, name):
+    archives = {f"{file}.gz": gzip.compress(content) for file, content in others[name, True].items()}
+    mirrors.answers = {f"/{name}/{file}": (200, archive) for file, archive in archives.items()}
+    sums = {file: hashlib.md5(archive).hexdigest() for file, archive in archives.items()}
+    sums |= {list(archives)[1]: "another"}
+    monkeypatch.setattr(
+        idx_files,
+        "_archive",
+        lambda file: ([f"{mirrors.address}/{name}/{file.name}.gz"], sums[f"{file.name}.gz"]),
+    )
+    with pytest.raises(DataError, match=f"has another MD5 checksum than {name}'s archive"):
+        load_mnist(name=name)
+    kept = sorted(path.name for path in (project / "data" / name / "raw").iterdir())
+    assert kept == [list(archives)[0].removesuffix(".gz"), list(archives)[0]]
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("train", [True, False])
+def test_torchvision_knows_where_each_file_is_to_be_had(name, train):
+    for file in describe(name, train):
+        addresses, md5 = idx_files._archive(file)
+        assert len(md5) == 32
+        assert all(address.startswith("http") and address.endswith(f"/{file.name}.gz") for address in addresses)
+
+
+def test_a_set_that_is_not_there_is_one_clear_sentence(project):
+    with pytest.raises(DataError, match=r"^KMNIST cannot be had .*downloading is switched off.*KMNIST.raw") as caught:
+        load_mnist(name="KMNIST", download=False)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="no digit set 'CIFAR10': choose one of MNIST, FashionMNIST, KMNIST, QMNIST"):
+        load_mnist(name="CIFAR10")
+
+
+def test_the_part_that_belongs_to_a_source(project, contents):
+    lay(project / "data", contents)
+    assert data.load_part("mnist", train=False).source == "mnist"
+    assert len(data.load_part("sklearn-digits", train=False)) == 360
+    with pytest.raises(ValueError, match="no digit set 'synthetic'"):
+        describe("synthetic", True)
+
+
 def test_sample_is_in_mnists_form():
     train, test = load_digits_sample(True), load_digits_sample(False)
     assert (len(train), len(test)) == (1437, 360)
@@ -277,7 +359,7 @@ def test_agrees_with_torchvision(tmp_path, train):
     from torchvision.datasets import MNIST
 
     digits = load_mnist(train=train)
-    for file, tensor in zip(data.FILES[train], (digits.images, digits.labels.byte())):
+    for file, tensor in zip(describe("MNIST", train), (digits.images, digits.labels.byte())):
         path = tmp_path / RAW / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.header + tensor.numpy().tobytes())

@@ -59,8 +59,7 @@ def test_accuracy_is_percent():
 
 
 def test_score_on_test_reads_the_test_part(project, model):
-    with pytest.warns(UserWarning, match="NOT MNIST"):
-        score = score_on_test(model)
+    score = score_on_test(model, source="sklearn-digits")
     assert len(score.predictions) == 360 and set(score.predictions) <= set("0123456789")
     labels = mnist_helpers.load_digits_sample(train=False).labels
     right = sum(int(digit) == label for digit, label in zip(score.predictions, labels.tolist()))
@@ -72,13 +71,14 @@ def test_nothing_but_evaluation_reads_the_test_set():
     readers = set()
     for path in Path(mnist_helpers.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "").startswith("load_"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("load_"):
                 for argument in [*node.args, *[keyword.value for keyword in node.keywords if keyword.arg == "train"]]:
                     if not (isinstance(argument, ast.Constant) and argument.value is True):
                         readers.add((path.name, ast.unparse(node)))
     allowed = {
-        ("evaluation.py", "load_data(train=False, root=root)"),
+        ("evaluation.py", "load_part(source, train=False)"),
         ("__main__.py", "load_data(train=train)"),  # counts and checksums
     }
-    inside = {(name, call) for name, call in readers if name not in ("data.py", "checkpoints.py")}
-    assert {(name, call) for name, call in inside if "load_data" in call or "load_mnist" in call} == allowed
+    loaders = ("load_data", "load_mnist", "load_part", "load_digits_sample")
+    inside = {(name, call) for name, call in readers if name != "data.py"}
+    assert {(name, call) for name, call in inside if call.startswith(loaders)} == allowed
