@@ -50,6 +50,7 @@ def parse(arguments=None):
 
     results = commands.add_parser("results", help="print the results table")
     results.add_argument("--json", action="store_true", help="as a list of objects")
+    results.add_argument("--study", default="", help="the variants of a study, such as schedules; on validation only")
     results.set_defaults(command=show_results)
 
     notebooks = commands.add_parser("notebooks", help="execute all notebooks into runs/ (QUICK=1: briefly)")
@@ -84,17 +85,20 @@ def train_recipe(options):
     for number in options.seeds:
         print(f"{options.recipe}, seed {number}", flush=True)
         record = record_run(options.recipe, number, device=options.device, allow_sample=options.allow_sample)
+        test = "not scored" if record["test_accuracy"] is None else f"{record['test_accuracy']:.2f} %"
         print(
-            f"  validation {record['validation_accuracy']:.2f} %, test {record['test_accuracy']:.2f} % "
+            f"  validation {record['validation_accuracy']:.2f} %, test {test} "
             f"({record['source']}), {record['seconds']:.1f} s of training on {record['device']}",
             flush=True,
         )
-    print(f"\n{results_table([row for row in result_rows() if row['recipe'] == options.recipe])}")
+    rows = result_rows(study=RECIPES[options.recipe].study)
+    print(f"\n{results_table([row for row in rows if row['recipe'] == options.recipe])}")
 
 
 def show_results(options):
     """Print the results table as Markdown or JSON."""
-    print(json.dumps(result_rows(), indent=1) if options.json else results_table())
+    rows = result_rows(study=options.study)
+    print(json.dumps(rows, indent=1) if options.json else results_table(rows))
 
 
 def run_notebooks(options):

@@ -1,15 +1,20 @@
 """Pictures: arrays in, Axes or a closed Figure out. Nothing here saves a file or imports the rest of the package."""
 
 import math
+from itertools import cycle, pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito's colour-blind-safe palette
+# Okabe and Ito's palette, which colour-blind readers can tell apart; never told apart by colour alone
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+BLACK, YELLOW = "#000000", "#F0E442"
+SERIES = BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK
+LINES = "-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))
 
 
-def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5, cmap="gray"):
-    """Return a closed Figure of pictures in rows.
+def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5, cmap="gray", ax=None):
+    """Return a closed Figure of pictures in rows, or the Axes they were drawn into.
 
     Args:
         images: array or tensor (N, H, W), or (N, H, W, 3) for colour; every picture is shown from its own least value
@@ -20,20 +25,30 @@ def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5
         columns: pictures in a row.
         size: inches a picture.
         cmap: matplotlib's name of the colours for (H, W) pictures.
+        ax: where to draw; a new figure unless given.
     """
     images = np.asarray(images)
     rows = math.ceil(len(images) / columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False, layout="constrained"
-    )
-    for index, axis in enumerate(axes.flat):
+    if ax is None:
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False, layout="constrained"
+        )
+        figure.suptitle(title or "", fontsize=10, color="gray")
+        axes = axes.flat
+    else:
+        share = 0.8 if titles is not None else 0.95  # the rest of each row is for the titles
+        places = [(index % columns / columns, 1 - (index // columns + 1) / rows) for index in range(rows * columns)]
+        axes = [ax.inset_axes([left, bottom, 0.95 / columns, share / rows]) for left, bottom in places]
+        ax.set_axis_off()
+        ax.set_title(title or "")
+    for index, axis in enumerate(axes):
         axis.set_axis_off()
         if index < len(images):
             axis.imshow(images[index], cmap=cmap)
             if titles is not None:
                 axis.set_title(titles[index], color=colors[index] if colors is not None else "black", fontsize=11)
-    if title is not None:
-        figure.suptitle(title, fontsize=10, color="gray")
+    if ax is not None:
+        return ax
     plt.close(figure)  # else a notebook would show it twice: returned and still open
     return figure
 
@@ -61,18 +76,105 @@ def show5(loader):
 def curves(history, quantity="accuracy", ax=None):
     """Draw a run's training and validation curve over the epochs and return the Axes.
 
+    Where the learning rate fell at once to half or less, a dotted line marks it.
+
     Args:
-        history: anything whose `history["train_accuracy"]` and the like are lists with one number an epoch.
+        history: anything whose `history["epoch"]`, `history["train_accuracy"]`, `history["learning_rate"]` and the
+            like are lists with one number an epoch.
         quantity: "accuracy" (percent) or "loss".
         ax: where to draw; a new figure unless given.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    epochs = range(1, len(history[f"train_{quantity}"]) + 1)
+    ax, epochs = _epoch_axes(ax, quantity), history["epoch"]
     ax.plot(epochs, history[f"train_{quantity}"], "o-", color=BLUE, label="training", markersize=4)
     ax.plot(epochs, history[f"validation_{quantity}"], "s-", color=ORANGE, label="validation", markersize=4)
-    ax.set(xlabel="epoch", ylabel="accuracy (%)" if quantity == "accuracy" else quantity)
+    for epoch, (before, after) in zip(epochs, pairwise(history["learning_rate"])):
+        if after <= before / 2:
+            ax.axvline(epoch + 0.5, color="gray", linestyle=":", label=f"rate {before:g} to {after:g}")
+    ax.legend()
+    return ax
+
+
+def compare_curves(runs, quantity="validation_accuracy", ax=None):
+    """Draw one quantity of several systems over the epochs and return the Axes.
+
+    Args:
+        runs: dict from a system's name to a list of its runs' histories (one for each seed), as for `curves`. The line
+            is their mean, the shade reaches from the lowest to the highest.
+        quantity: the histories' column.
+        ax: where to draw; a new figure unless given.
+    """
+    ax = _epoch_axes(ax, quantity)
+    for (name, histories), color, line in zip(runs.items(), cycle(SERIES), cycle(LINES)):
+        values = np.array([history[quantity] for history in histories])  # (seeds, epochs)
+        epochs = histories[0]["epoch"]
+        ax.plot(epochs, values.mean(axis=0), color=color, linestyle=line, label=name)
+        if len(values) > 1:
+            ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
+    ax.legend()
+    return ax
+
+
+def schedules(rates, n_batches, ax=None):
+    """Draw learning rates over the epochs, on a logarithmic axis, and return the Axes.
+
+    Args:
+        rates: dict from a schedule's name to its rate in each batch, as `training.learning_rates` gives it.
+        n_batches: batches in an epoch.
+        ax: where to draw; a new figure unless given.
+    """
+    ax = _epoch_axes(ax, "learning rate")
+    for (name, values), color, line in zip(rates.items(), cycle(SERIES), cycle(LINES)):
+        ax.plot(np.arange(len(values)) / n_batches, values, color=color, linestyle=line, label=name)
+    ax.set_yscale("log")
+    ax.legend()
+    return ax
+
+
+def class_balance(parts, ax=None):
+    """Draw the share of each digit in several sets of labels, in percent, and return the Axes.
+
+    Args:
+        parts: dict from a part's name to its labels (N,), 0 to 9.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+    width = 0.8 / len(parts)
+    for index, ((name, labels), color, hatch) in enumerate(zip(parts.items(), cycle(SERIES), cycle(("", "//", "..")))):
+        shares = 100 * np.bincount(np.asarray(labels), minlength=10) / len(labels)
+        places = np.arange(10) + (index - (len(parts) - 1) / 2) * width
+        ax.bar(places, shares, width, color=color, hatch=hatch, edgecolor="white", label=f"{name} ({len(labels):,})")
+    ax.axhline(10, color="gray", linestyle=":", linewidth=1)
+    ax.set(xlabel="digit", ylabel="share (%)", xticks=range(10))
+    ax.legend(loc="lower right", framealpha=1)
+    return ax
+
+
+def scatter_digits(points, labels, ax=None):
+    """Draw points in the plane, each as the digit that it is, and return the Axes.
+
+    Args:
+        points: array (N, 2).
+        labels: (N,), 0 to 9.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 6), layout="constrained")
+    points, labels = np.asarray(points), np.asarray(labels)
+    colors = (*SERIES, "#999999", "#7F3C8D", "#8C6D31")
+    for digit in range(10):
+        chosen = points[labels == digit]
+        ax.scatter(chosen[:, 0], chosen[:, 1], s=28, marker=f"${digit}$", color=colors[digit], linewidths=0.2)
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def _epoch_axes(ax, quantity):
+    """Return `ax`, or the Axes of a new figure, with epochs along it and the quantity's name upright."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    label = quantity.replace("_", " ")
+    ax.set(xlabel="epoch", ylabel=f"{label} (%)" if quantity.endswith("accuracy") else label)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
-    ax.legend()
     return ax

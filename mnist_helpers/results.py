@@ -79,17 +79,26 @@ def load_records(folders=None):
     return list(records.values())
 
 
-def result_rows(records=None):
+def result_rows(records=None, study=""):
     """Return the table's rows as dicts, JSON-ready: one for each (recipe, source, quick, trained_on, device).
 
     Accuracies are percent: the mean over `seeds`, and the sample standard deviation (None for a single run);
     `seconds` is the mean of training alone. A recipe without a record has a row too, its figures None.
+
+    Args:
+        records: those of `load_records` unless given.
+        study: "" for the systems of the results table; else the study whose variants are wanted, which are scored on
+            validation only (see `recipes.Recipe`).
+
+    Raises:
+        ValueError: no such study.
     """
-    records = load_records() if records is None else records
-    order = list(RECIPES)
-    records = sorted(
-        records, key=lambda one: (order.index(one["recipe"]), *(str(one[key]) for key in KEY), one["seed"])
-    )
+    order = [name for name, recipe in RECIPES.items() if recipe.study == study]
+    if not order:
+        studies = sorted({recipe.study for recipe in RECIPES.values()} - {""})
+        raise ValueError(f"there is no study {study!r}: choose one of {', '.join(studies)}")
+    records = [one for one in (load_records() if records is None else records) if one["recipe"] in order]
+    records.sort(key=lambda one: (order.index(one["recipe"]), *(str(one[key]) for key in KEY), one["seed"]))
     rows = [_row(list(runs)) for _, runs in groupby(records, key=lambda one: tuple(one[key] for key in KEY))]
     missing = set(order) - {row["recipe"] for row in rows}
     rows += [_empty_row(name) for name in order if name in missing]
@@ -108,7 +117,7 @@ def results_table(rows=None):
         published = "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2f}"
         cells = [f"`{row['recipe']}`", published]
         if row["seeds"]:
-            cells += [_test_cell(row), f"{row['validation_accuracy_mean']:.2f}", str(len(row["seeds"]))]
+            cells += [_cell(row, "test"), _cell(row, "validation"), str(len(row["seeds"]))]
             cells += [f"{row['parameters']:,}", str(row["epochs"]), f"{row['seconds']:.1f}", row["device"]]
             cells.append(f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}")
         else:
@@ -127,14 +136,15 @@ def readme_with_table(readme):
 def _row(runs):
     first = runs[0]
     comparable = {} if first["source"] == "mnist" and not first["quick"] else {"published_accuracy": None, "note": ""}
-    tests = [one["test_accuracy"] for one in runs]
+    row = {**_empty_row(first["recipe"]), **comparable}
+    for part in ("validation", "test"):
+        accuracies = [one[f"{part}_accuracy"] for one in runs]
+        if None not in accuracies:  # a study's variants are not scored on test
+            row[f"{part}_accuracy_mean"] = mean(accuracies)
+            row[f"{part}_accuracy_std"] = stdev(accuracies) if len(runs) > 1 else None
     return {
-        **_empty_row(first["recipe"]),
-        **comparable,
-        "validation_accuracy_mean": mean(one["validation_accuracy"] for one in runs),
-        "test_accuracy_mean": mean(tests),
-        "test_accuracy_std": stdev(tests) if len(tests) > 1 else None,
-        "test_images": len(first["test_predictions"]),
+        **row,
+        "test_images": len(first["test_predictions"] or ""),
         "seeds": [one["seed"] for one in runs],
         "seconds": mean(one["seconds"] for one in runs),
         **{key: first[key] for key in ("parameters", "epochs", "device", "trained_on", "source", "quick")},
@@ -144,16 +154,21 @@ def _row(runs):
 def _empty_row(name):
     recipe = RECIPES[name]
     unknown = (
-        "validation_accuracy_mean test_accuracy_mean test_accuracy_std test_images seeds parameters epochs seconds "
-        "device trained_on source quick"
+        "validation_accuracy_mean validation_accuracy_std test_accuracy_mean test_accuracy_std test_images seeds "
+        "parameters epochs seconds device trained_on source quick"
     )
     known = {"recipe": name, "published_accuracy": recipe.published_accuracy, "note": recipe.note, "seeds": []}
     return dict.fromkeys(unknown.split()) | known
 
 
-def _test_cell(row):
-    accuracy = row["test_accuracy_mean"]
-    if row["test_accuracy_std"] is not None:
-        return f"{accuracy:.2f} ± {row['test_accuracy_std']:.2f}"
+def _cell(row, part):
+    """Return the text of a row's accuracy on "validation" or "test"."""
+    accuracy, deviation = row[f"{part}_accuracy_mean"], row[f"{part}_accuracy_std"]
+    if accuracy is None:
+        return "not scored"
+    if deviation is not None:
+        return f"{accuracy:.2f} ± {deviation:.2f}"
+    if part == "validation":
+        return f"{accuracy:.2f}"
     low, high = wilson_interval(round(accuracy * row["test_images"] / 100), row["test_images"])
     return f"{accuracy:.2f} (one run; 95 % interval {low:.2f} to {high:.2f})"

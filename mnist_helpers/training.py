@@ -106,6 +106,29 @@ def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, sch
     return (losses @ sizes / sizes.sum()).item(), accuracy(torch.cat(logits), torch.cat(labels))
 
 
+def learning_rates(make_scheduler, learning_rate, n_epochs, n_batches):
+    """Return the rate of each batch that a schedule would give, without training: a list of n_epochs * n_batches.
+
+    Args:
+        make_scheduler: optimizer -> scheduler, as in `lambda optimizer: StepLR(optimizer, 10)`.
+        learning_rate: what the optimizer starts with (Adam, say).
+        n_epochs, n_batches: epochs, and batches in each.
+
+    A plateau schedule has no curve of its own: it waits for losses.
+    """
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], learning_rate)
+    scheduler, rates = make_scheduler(optimizer), []
+    for _ in range(n_epochs):
+        for _ in range(n_batches):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()  # nothing has a gradient, so nothing moves; schedulers want to see a step
+            if isinstance(scheduler, PER_BATCH) and len(rates) < n_epochs * n_batches:
+                scheduler.step()
+        if not isinstance(scheduler, PER_BATCH):
+            scheduler.step()
+    return rates
+
+
 def epochs(
     model,
     train_loader,

@@ -167,24 +167,29 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def mirrors(contents, monkeypatch):
-    """A loopback server with two mirrors, /bad/ and /good/; the first serves error pages with status 200."""
-    from torchvision.datasets import MNIST
-
-    Mirror.asked = []
-    Mirror.answers = {f"/good/{name}.gz": (200, gzip.compress(content)) for name, content in contents.items()}
-    Mirror.answers |= {f"/bad/{name}.gz": (200, b"<html>come back later</html>") for name in contents}
+def server(monkeypatch):
+    """A server on this machine that plays the mirrors; downloading is allowed."""
+    Mirror.asked, Mirror.answers = [], {}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(MNIST, "mirrors", [f"{address}/bad/", f"{address}/good"])
+    Mirror.address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.delenv("MNIST_OFFLINE")
-    Mirror.address = address
     yield Mirror
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def mirrors(contents, server, monkeypatch):
+    """Two mirrors, /bad/ and /good/; the first serves error pages with status 200."""
+    from torchvision.datasets import MNIST
+
+    server.answers = {f"/good/{name}.gz": (200, gzip.compress(content)) for name, content in contents.items()}
+    server.answers |= {f"/bad/{name}.gz": (200, b"<html>come back later</html>") for name in contents}
+    monkeypatch.setattr(MNIST, "mirrors", [f"{server.address}/bad/", f"{server.address}/good"])
+    return server
 
 
 def test_downloads_verifies_and_keeps(project, contents, mirrors, capsys):
@@ -282,15 +287,15 @@ def test_sets_in_mnists_form_are_read_as_torchvision_reads_them(project, others,
 
 
 @pytest.mark.parametrize("name", SETS[1:])
-def test_another_set_is_downloaded_and_its_md5_checked(project, others, mirrors, monkeypatch, name):
+def test_another_set_is_downloaded_and_its_md5_checked(project, others, server, monkeypatch, name):
     archives = {f"{file}.gz": gzip.compress(content) for file, content in others[name, True].items()}
-    mirrors.answers = {f"/{name}/{file}": (200, archive) for file, archive in archives.items()}
+    server.answers = {f"/{name}/{file}": (200, archive) for file, archive in archives.items()}
     sums = {file: hashlib.md5(archive).hexdigest() for file, archive in archives.items()}
     sums |= {list(archives)[1]: "another"}
     monkeypatch.setattr(
         idx_files,
         "_archive",
-        lambda file: ([f"{mirrors.address}/{name}/{file.name}.gz"], sums[f"{file.name}.gz"]),
+        lambda file: ([f"{server.address}/{name}/{file.name}.gz"], sums[f"{file.name}.gz"]),
     )
     with pytest.raises(DataError, match=f"has another MD5 checksum than {name}'s archive"):
         load_mnist(name=name)

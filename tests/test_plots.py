@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from mnist_helpers.loaders import make_loaders
-from mnist_helpers.plots import curves, image_grid, show5
+from mnist_helpers.plots import class_balance, compare_curves, curves, image_grid, scatter_digits, schedules, show5
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +51,85 @@ def test_image_grid_fills_rows_and_leaves_the_rest_empty():
     assert figure.axes[6].get_title() == "g" and figure.axes[6].title.get_color() == "red"
 
 
-def test_curves_draw_what_the_history_holds():
-    history = {
-        "train_loss": [3.0, 2.0],
-        "validation_loss": [2.5, 2.6],
-        "train_accuracy": [1],
-        "validation_accuracy": [2],
-    }
-    axes = curves(history, "loss")
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[3.0, 2.0], [2.5, 2.6]]
-    assert axes.lines[0].get_xdata().tolist() == [1, 2] and axes.get_ylabel() == "loss"
-    assert curves(history, ax=axes) is axes
+HISTORY = {
+    "epoch": [16, 17, 18],
+    "train_loss": [3.0, 2.0, 1.5],
+    "validation_loss": [2.5, 2.6, 2.4],
+    "train_accuracy": [90.0, 91.0, 92.0],
+    "validation_accuracy": [89.0, 90.0, 90.5],
+    "learning_rate": [1e-3, 1e-3, 1e-4],
+}
+
+
+def test_image_grid_draws_into_axes_that_are_given():
+    _, (left, right) = plt.subplots(1, 2)
+    assert image_grid(np.eye(4)[None].repeat(3, 0), titles="abc", title="three", columns=2, ax=right) is right
+    assert right.get_title() == "three" and not left.child_axes
+    pictures = [axis for axis in right.child_axes if axis.images]
+    assert [axis.get_title() for axis in pictures] == ["a", "b", "c"]
+    boxes = [axis.get_position() for axis in pictures]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[0].y0 > boxes[2].y1, "side by side, and below one another"
+
+
+def test_curves_draw_what_the_history_holds_and_mark_the_drop():
+    axes = curves(HISTORY, "loss")
+    training, validation, drop = axes.lines
+    assert training.get_ydata().tolist() == HISTORY["train_loss"]
+    assert validation.get_ydata().tolist() == HISTORY["validation_loss"]
+    assert training.get_xdata().tolist() == [16, 17, 18] and axes.get_ylabel() == "loss"
+    assert drop.get_xdata() == [17.5, 17.5] and drop.get_label() == "rate 0.001 to 0.0001"
+    assert curves(HISTORY, ax=axes) is axes
     assert axes.get_ylabel() == "accuracy (%)"
+
+
+def test_gliding_rates_are_not_marked():
+    assert len(curves(HISTORY | {"learning_rate": [1e-3, 9e-4, 7e-4]}, "loss").lines) == 2
+
+
+def test_compared_curves_are_means_over_the_runs_with_their_range():
+    other = HISTORY | {"validation_accuracy": [91.0, 92.0, 91.5]}
+    axes = compare_curves({"one": [HISTORY], "two": [HISTORY, other]})
+    assert [line.get_label() for line in axes.lines] == ["one", "two"]
+    assert axes.lines[0].get_ydata().tolist() == HISTORY["validation_accuracy"]
+    assert axes.lines[1].get_ydata().tolist() == [90, 91, 91]
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).intervaly.tolist() == [89, 92]
+    assert axes.get_ylabel() == "validation accuracy (%)"
+
+
+def test_schedules_run_over_epochs():
+    axes = schedules({"step": [1e-3] * 4 + [1e-4] * 2}, n_batches=2)
+    assert axes.lines[0].get_xdata().tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert axes.get_yscale() == "log"
+
+
+def test_class_balance_shows_shares_in_percent():
+    axes = class_balance({"training": [0, 0, 0, 1], "test": torch.tensor([9, 9])})
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights == [[75, 25] + [0] * 8, [0] * 9 + [100]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()][-2:] == ["training (4)", "test (2)"]
+    colors = {bars[0].get_facecolor() for bars in axes.containers}
+    assert len(colors) == 2
+
+
+def test_points_are_drawn_as_the_digits_they_are():
+    axes = scatter_digits(np.arange(40).reshape(20, 2), np.arange(20) % 10)
+    assert [group.get_offsets().tolist() for group in axes.collections][3] == [[6, 7], [26, 27]]
+    assert len({tuple(group.get_facecolor()[0]) for group in axes.collections}) == 10
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: curves(HISTORY, ax=ax),
+        lambda ax: compare_curves({"one": [HISTORY]}, ax=ax),
+        lambda ax: schedules({"step": [1e-3]}, 1, ax=ax),
+        lambda ax: class_balance({"all": [1]}, ax=ax),
+        lambda ax: scatter_digits(np.zeros((1, 2)), [1], ax=ax),
+        lambda ax: image_grid(np.zeros((2, 3, 3)), ax=ax),
+    ],
+)
+def test_everything_draws_where_it_is_told(draw):
+    figure, axes = plt.subplots()
+    assert draw(axes) is axes and plt.get_fignums() == [figure.number]
+    figure.canvas.draw()

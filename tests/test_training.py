@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, Re
 from mnist_helpers.environment import seeded
 from mnist_helpers.loaders import ResidentLoader, make_loaders
 from mnist_helpers.models import mlp_baseline, network
-from mnist_helpers.training import TrainingError, epochs, fit, train_one_epoch
+from mnist_helpers.training import TrainingError, epochs, fit, learning_rates, train_one_epoch
 
 
 def make(model=mlp_baseline, **arguments):
@@ -49,6 +49,22 @@ def test_same_seed_same_history_and_weights(digits):
     assert history == again and history["train_loss"] == again["train_loss"]
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
     assert train(digits, seed=6)[2] != history
+
+
+def test_training_in_two_parts_is_training_in_one(digits):
+    whole, _, history = train(digits, 4)
+    model, optimizer, first = train(digits, 2)
+    _, _, both = train(digits, 2, model=model, optimizer=optimizer, after=first)
+    assert both == history and both["epoch"] == [1, 2, 3, 4]
+    assert len(first) == 2, "the first part's history is left as it was"
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), model.state_dict().values()))
+
+
+def test_best_epoch_may_lie_in_the_first_part_and_patience_counts_in_the_second(digits):
+    _, _, first = train(digits, 2, model=(model := WorseAndWorse()))
+    _, _, both = train(digits, 9, model=model, after=first, patience=2)
+    assert both["epoch"] == [1, 2, 3, 4, 5] and both.stopped == "early"
+    assert both.best.epoch == 1 and both.best_state["looks"] == 3
 
 
 def test_history_does_not_depend_on_what_the_loader_was_used_for_before(digits):
@@ -110,6 +126,21 @@ def test_a_plateau_of_something_rising_is_refused(digits):
     optimizer = Adam((model := make()).parameters())
     with pytest.raises(ValueError, match="give it mode='min'"):
         train(digits, model=model, optimizer=optimizer, scheduler=ReduceLROnPlateau(optimizer, mode="max"))
+
+
+@pytest.mark.parametrize(
+    "make_scheduler",
+    [
+        lambda optimizer: StepLR(optimizer, 2, gamma=0.1),
+        lambda optimizer: CosineAnnealingLR(optimizer, 3),
+        lambda optimizer: OneCycleLR(optimizer, 1e-2, total_steps=33),
+    ],
+)
+def test_the_rates_that_are_drawn_are_those_of_training(digits, make_scheduler):
+    optimizer = Adam((model := make()).parameters(), lr=1e-3)
+    _, _, history = train(digits, 3, model=model, optimizer=optimizer, scheduler=make_scheduler(optimizer))
+    rates = learning_rates(make_scheduler, 1e-3, n_epochs=3, n_batches=11)
+    assert len(rates) == 33 and rates[::11] == pytest.approx(history["learning_rate"])
 
 
 def test_one_cycle_moves_with_every_batch_and_cosine_where_told(digits, capsys):

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from mnist_helpers.statistics import paired_difference, wilson_interval
+
+
+def test_wilson_interval_against_its_formula():
+    n, p, z = 10_000, 0.98, 1.959964
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert wilson_interval(9800, n) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-6)
+
+
+def test_paired_difference_against_its_formula():
+    first, second = [98.5, 98.4, 98.6, 98.5, 98.3], [98.2, 98.3, 98.2, 98.3, 98.3]
+    differences = np.subtract(first, second)
+    error = differences.std(ddof=1) / np.sqrt(5)
+    half = stats.t.ppf(0.975, df=4) * error
+    found = paired_difference(first, second)
+    assert found.mean == pytest.approx(differences.mean())
+    assert (found.low, found.high) == pytest.approx((differences.mean() - half, differences.mean() + half))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(differences.mean() / error, df=4))
+    assert paired_difference(second, first).mean == pytest.approx(-differences.mean())
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([], [])])
+def test_what_is_not_paired_is_refused(first, second):
+    with pytest.raises(ValueError, match="paired figures are needed, at least two"):
+        paired_difference(first, second)
