@@ -4,31 +4,40 @@ from .checkpoints import load_model, save_model
 from .data import load_data, load_digits_sample, load_mnist
 from .environment import choose_device, quick, seeded
 from .evaluation import evaluate, predict
-from .loaders import make_loaders
-from .models import count_parameters, mlp_baseline, network
-from .plots import curves, image_grid, show5
-from .results import record_run, results_table
-from .training import fit
+from .loaders import make_loaders, stratified_split
+from .models import count_parameters, improved_network, mlp_baseline, network
+from .plots import class_balance, compare_curves, curves, image_grid, scatter_digits, schedules, show5
+from .results import load_records, record_run, result_rows, results_table
+from .training import fit, learning_rates
 
 __all__ = [
     "choose_device",
+    "class_balance",
+    "compare_curves",
     "count_parameters",
     "curves",
     "evaluate",
     "fit",
     "image_grid",
+    "improved_network",
+    "learning_rates",
     "load_data",
     "load_digits_sample",
     "load_mnist",
     "load_model",
+    "load_records",
     "make_loaders",
     "mlp_baseline",
     "network",
     "predict",
     "quick",
     "record_run",
+    "result_rows",
     "results_table",
     "save_model",
+    "scatter_digits",
+    "schedules",
     "seeded",
     "show5",
+    "stratified_split",
 ]

@@ -48,7 +48,8 @@ def load_model(name, device=None):
     """Rebuild a saved model with its weights, in evaluation mode, on `device` (the best one here unless named).
 
     Args:
-        name: a recipe's name, looked up among this machine's runs and then in `saved_models/`; or a path to a `.pth`.
+        name: a recipe's name or a file's, looked up among this machine's runs and then in `saved_models/`; or a path
+            to a `.pth`.
 
     Raises:
         CheckpointError: nothing of that name is saved, or what is saved is damaged or does not fit.
@@ -77,8 +78,8 @@ def _find(name):
         path = Path(name)
     else:
         folders = (runs_folder() / "saved_models", project_root() / "saved_models")
-        candidates = [folder / f"{name}.pth" for folder in folders]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        saved = [path for folder in folders for path in sorted(folder.glob("*.pth"))]
+        path = next((path for path in saved if path.stem == name or _recipe_of(path) == name), None)
         if path is None:
             raise CheckpointError(f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}")
     try:
@@ -89,6 +90,14 @@ def _find(name):
     if version != FORMAT:
         raise CheckpointError(f"{path.with_suffix('.json')} has format {version}, and this version reads {FORMAT}")
     return path, card
+
+
+def _recipe_of(path):
+    """Return the recipe that the card beside saved weights names, or None."""
+    try:
+        return json.loads(path.with_suffix(".json").read_bytes())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _rebuild(card):

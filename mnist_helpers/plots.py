@@ -30,8 +30,10 @@ def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5
     images = np.asarray(images)
     rows = math.ceil(len(images) / columns)
     if ax is None:
+        titled = sum(any(titles[row * columns : (row + 1) * columns]) for row in range(rows)) if titles else 0
+        height = size * rows + 0.3 * titled + (0.3 if title else 0)
         figure, axes = plt.subplots(
-            rows, columns, figsize=(size * columns, (size + 0.3) * rows), squeeze=False, layout="constrained"
+            rows, columns, figsize=(size * columns, height), squeeze=False, layout="constrained"
         )
         figure.suptitle(title or "", fontsize=10, color="gray")
         axes = axes.flat

@@ -10,7 +10,8 @@ from .data import load_data
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .files import write_atomically
 from .recipes import RECIPES, find_recipe, run
-from .statistics import wilson_interval
+from .statistics import paired_difference, wilson_interval
+from .training import EpochResult, History
 
 FIELDS = ("parameters", "epochs", "seconds", "validation_accuracy", "test_accuracy", "test_predictions")
 KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
@@ -77,6 +78,44 @@ def load_records(folders=None):
     if outdated:
         warnings.warn(f"{outdated} records of other settings than today's recipes are left out", stacklevel=2)
     return list(records.values())
+
+
+def committed_runs(device="cpu"):
+    """Return the committed full runs on MNIST on one kind of device: recipe's name -> its records by seed."""
+    runs = {name: [] for name in RECIPES}
+    for one in sorted(load_records([project_root() / "records"]), key=lambda one: one["seed"]):
+        if (one["source"], one["quick"], one["device"]) == ("mnist", False, device):
+            runs[one["recipe"]].append(one)
+    return runs
+
+
+def recorded_history(record):
+    """Return the `training.History` of a record."""
+    return History([EpochResult(**epoch) for epoch in record["history"]])
+
+
+def differences_table(pairs, runs=None):
+    """Return a Markdown table of the paired differences in validation accuracy between recipes, seed by seed.
+
+    Args:
+        pairs: (first, second) recipes by name; the row says how far the first lies above the second.
+        runs: as `committed_runs` returns them, which they are unless given. A seed counts where both have it.
+
+    See `statistics.paired_difference` for interval and p-value, and for what it raises.
+    """
+    runs = committed_runs() if runs is None else runs
+    lines = [
+        "| validation accuracy, points | mean | 95 % interval | p (paired t-test) | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for pair in pairs:
+        figures = [{one["seed"]: one["validation_accuracy"] for one in runs[name]} for name in pair]
+        seeds = sorted(figures[0].keys() & figures[1].keys())
+        found = paired_difference(*([by_seed[seed] for seed in seeds] for by_seed in figures))
+        name = " - ".join(f"`{name}`" for name in pair)
+        interval = f"{found.low:+.2f} to {found.high:+.2f}"
+        lines.append(f"| {name} | {found.mean:+.2f} | {interval} | {found.p_value:.2g} | {len(seeds)} |")
+    return "\n".join(lines)
 
 
 def result_rows(records=None, study=""):

@@ -51,6 +51,15 @@ def test_this_machines_runs_come_before_the_committed_models(saved, model, proje
     assert read_card("small")["seed"] == 4
 
 
+def test_weights_saved_under_another_name_are_found_by_their_recipe(saved, model, project):
+    save_model(model, project / "saved_models" / "Published.pth", {**CARD, "recipe": "mlp_plateau", "seed": 7})
+    saved.with_suffix(".json").write_text("no card")  # another's damage is no hindrance
+    assert read_card("mlp_plateau") == read_card("Published") and read_card("Published")["seed"] == 7
+    assert torch.equal(load_model("mlp_plateau", "cpu")[1].weight, model[1].weight)
+    with pytest.raises(CheckpointError, match="no weights of 'mlp_baseline' are saved"):
+        load_model("mlp_baseline")
+
+
 def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):
     with pytest.raises(ValueError, match="no model 'unheard_of'"):
         save_model(model, project / "a.pth", {**CARD, "model": "unheard_of"})

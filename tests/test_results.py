@@ -10,8 +10,9 @@ from mnist_helpers import evaluation, recipes, results
 from mnist_helpers.__main__ import main
 from mnist_helpers.checkpoints import read_card
 from mnist_helpers.data import DataError, load_data
-from mnist_helpers.recipes import RECIPES
+from mnist_helpers.recipes import RECIPES, run
 from mnist_helpers.results import load_records, record_run, result_rows, results_table
+from mnist_helpers.statistics import paired_difference
 from mnist_helpers.training import History
 
 ROOT = Path(__file__).parent.parent
@@ -156,6 +157,28 @@ def test_variants_in_a_study_have_a_table_of_their_own(project, capsys):
     assert "| `mlp_step` |  | not scored | 98.10 ± 0.14 | 2 |" in capsys.readouterr().out
     assert main(["results", "--study", "nothing"]) == 2
     assert "no study 'nothing': choose one of learning rates, schedules" in capsys.readouterr().err
+
+
+def test_differences_are_taken_seed_by_seed(project):
+    for seed, (validation, other) in enumerate(((98.0, 98.1), (98.2, 98.4), (98.1, 98.1))):
+        write(project, make_record(seed, validation=validation))
+        settings = RECIPES["mlp_plateau"].settings()
+        write(project, make_record(seed, validation=other, recipe="mlp_plateau", settings=settings))
+    write(project, make_record(3, validation=50.0))
+    write(project, make_record(4, validation=50.0, source="sklearn-digits"))
+    write(project, make_record(5, validation=50.0, device="cuda"))
+    write(project / "runs", make_record(6, validation=50.0))
+    assert [one["seed"] for one in results.committed_runs()["mlp_baseline"]] == [0, 1, 2, 3]
+    found = paired_difference([98.1, 98.4, 98.1], [98.0, 98.2, 98.1])
+    row = results.differences_table([("mlp_plateau", "mlp_baseline")]).splitlines()[-1]
+    assert row == (
+        f"| `mlp_plateau` - `mlp_baseline` | +0.10 | {found.low:+.2f} to {found.high:+.2f} | {found.p_value:.2g} | 3 |"
+    )
+
+
+def test_the_history_of_a_record_is_that_of_its_run(short):
+    finished = run("mlp_baseline", load_data(), device="cpu", progress=False)
+    assert results.recorded_history(json.loads(json.dumps(finished.record))).epochs == finished.history.epochs
 
 
 def test_records_of_other_settings_are_left_out_and_counted(project):
