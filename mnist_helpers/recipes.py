@@ -119,7 +119,7 @@ STUDIES = (
         scheduler_arguments={"step_size": 10, "gamma": 0.1},
     ),
     _variant(BASELINE, "schedules", "mlp_cosine", epochs=30, scheduler="CosineAnnealingLR"),
-    _variant(BASELINE, "schedules", "mlp_one_cycle", epochs=30, **_one_cycle(3e-3)),
+    _variant(BASELINE, "schedules", "mlp_one_cycle", epochs=30, **_one_cycle(1e-2)),
     *(_variant(BASELINE, "learning rates", f"mlp_rate_{rate:g}", rate) for rate in RATES if rate != 1e-3),
     *(_variant(BASELINE, "learning rates", f"mlp_one_cycle_rate_{rate:g}", **_one_cycle(rate)) for rate in RATES),
 )

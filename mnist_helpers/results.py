@@ -80,10 +80,14 @@ def load_records(folders=None):
     return list(records.values())
 
 
-def committed_runs(device="cpu"):
-    """Return the committed full runs on MNIST on one kind of device: recipe's name -> its records by seed."""
+def full_runs(records=None, device="cpu"):
+    """Return the full runs on MNIST on one kind of device: recipe's name -> its records in the order of their seeds.
+
+    `records` are the committed ones unless given; `load_records()` has this machine's too.
+    """
+    records = load_records([project_root() / "records"]) if records is None else records
     runs = {name: [] for name in RECIPES}
-    for one in sorted(load_records([project_root() / "records"]), key=lambda one: one["seed"]):
+    for one in sorted(records, key=lambda one: one["seed"]):
         if (one["source"], one["quick"], one["device"]) == ("mnist", False, device):
             runs[one["recipe"]].append(one)
     return runs
@@ -94,27 +98,30 @@ def recorded_history(record):
     return History([EpochResult(**epoch) for epoch in record["history"]])
 
 
-def differences_table(pairs, runs=None):
-    """Return a Markdown table of the paired differences in validation accuracy between recipes, seed by seed.
+def recorded_difference(first, second, runs, quantity="validation_accuracy"):
+    """Return (paired difference, number of seeds): how far the recipe `first` lies above `second`.
 
     Args:
-        pairs: (first, second) recipes by name; the row says how far the first lies above the second.
-        runs: as `committed_runs` returns them, which they are unless given. A seed counts where both have it.
+        runs: as `full_runs` returns them; a seed counts where both recipes have it.
+        quantity: a field of the records.
 
-    See `statistics.paired_difference` for interval and p-value, and for what it raises.
+    See `statistics.paired_difference` for what it returns and raises.
     """
-    runs = committed_runs() if runs is None else runs
-    lines = [
-        "| validation accuracy, points | mean | 95 % interval | p (paired t-test) | seeds |",
-        "|---|---|---|---|---|",
-    ]
-    for pair in pairs:
-        figures = [{one["seed"]: one["validation_accuracy"] for one in runs[name]} for name in pair]
-        seeds = sorted(figures[0].keys() & figures[1].keys())
-        found = paired_difference(*([by_seed[seed] for seed in seeds] for by_seed in figures))
-        name = " - ".join(f"`{name}`" for name in pair)
-        interval = f"{found.low:+.2f} to {found.high:+.2f}"
-        lines.append(f"| {name} | {found.mean:+.2f} | {interval} | {found.p_value:.2g} | {len(seeds)} |")
+    figures = [{one["seed"]: one[quantity] for one in runs[name]} for name in (first, second)]
+    seeds = sorted(figures[0].keys() & figures[1].keys())
+    return paired_difference(*([by_seed[seed] for seed in seeds] for by_seed in figures)), len(seeds)
+
+
+def differences_table(pairs, runs=None, quantity="validation_accuracy"):
+    """Return a Markdown table of `recorded_difference`s; `pairs` are (first, second) by name."""
+    runs, places = full_runs() if runs is None else runs, 2 if quantity.endswith("accuracy") else 4
+    unit = " (points)" if quantity.endswith("accuracy") else ""
+    lines = [f"| {quantity.replace('_', ' ')}{unit} | mean | 95 % interval | p (paired t-test) | seeds |"]
+    lines.append("|---|---|---|---|---|")
+    for first, second in pairs:
+        found, n_seeds = recorded_difference(first, second, runs, quantity)
+        mean, low, high = (f"{value:+.{places}f}" for value in (found.mean, found.low, found.high))
+        lines.append(f"| `{first}` - `{second}` | {mean} | {low} to {high} | {found.p_value:.2g} | {n_seeds} |")
     return "\n".join(lines)
 
 

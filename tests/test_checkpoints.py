@@ -1,5 +1,6 @@
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,9 @@ from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import score_on_test
 from mnist_helpers.files import sha256
 from mnist_helpers.models import mlp_baseline
+from mnist_helpers.recipes import RECIPES
+
+ROOT = Path(__file__).parent.parent
 
 CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}, "seed": 3}
 
@@ -121,8 +125,14 @@ def test_a_card_that_is_none_is_refused(saved, text):
         load_model("small")
 
 
+SYSTEMS = [recipe for recipe in RECIPES.values() if not recipe.study]
+
+
 @pytest.mark.mnist
-def test_the_committed_baseline_reproduces_its_recorded_accuracy():
-    card = read_card("saved_models/mlp_baseline.pth")
-    score = score_on_test(load_model("saved_models/mlp_baseline.pth", device="cpu"), card["settings"]["normalisation"])
+@pytest.mark.parametrize("recipe", SYSTEMS, ids=lambda recipe: recipe.name)
+def test_the_committed_networks_reproduce_their_recorded_accuracy(recipe):
+    path = ROOT / "saved_models" / f"{recipe.saved_as or recipe.name}.pth"
+    card = read_card(path)
+    assert card["recipe"] == recipe.name and card["settings"] == recipe.settings()
+    score = score_on_test(load_model(path, device="cpu"), recipe.normalisation)
     assert score.accuracy == pytest.approx(card["test_accuracy"], abs=0.011)  # another CPU may turn one picture

@@ -66,7 +66,7 @@ def test_continued_training_goes_on_where_the_other_recipe_ended(short):
     [
         ("mlp_step", [1e-3, 1e-3]),
         ("mlp_cosine", [1e-3, 5e-4]),
-        ("mlp_one_cycle", [3e-3 / 25, None]),
+        ("mlp_one_cycle", [1e-2 / 25, None]),
         ("mlp_rate_0.01", [1e-2, 1e-2]),
     ],
 )

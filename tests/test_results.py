@@ -168,12 +168,15 @@ def test_differences_are_taken_seed_by_seed(project):
     write(project, make_record(4, validation=50.0, source="sklearn-digits"))
     write(project, make_record(5, validation=50.0, device="cuda"))
     write(project / "runs", make_record(6, validation=50.0))
-    assert [one["seed"] for one in results.committed_runs()["mlp_baseline"]] == [0, 1, 2, 3]
+    assert [one["seed"] for one in results.full_runs()["mlp_baseline"]] == [0, 1, 2, 3]
     found = paired_difference([98.1, 98.4, 98.1], [98.0, 98.2, 98.1])
     row = results.differences_table([("mlp_plateau", "mlp_baseline")]).splitlines()[-1]
     assert row == (
         f"| `mlp_plateau` - `mlp_baseline` | +0.10 | {found.low:+.2f} to {found.high:+.2f} | {found.p_value:.2g} | 3 |"
     )
+    everything = results.full_runs(load_records())
+    assert [one["seed"] for one in everything["mlp_baseline"]] == [0, 1, 2, 3, 6]
+    assert [one["seed"] for one in results.full_runs(device="cuda")["mlp_baseline"]] == [5]
 
 
 def test_the_history_of_a_record_is_that_of_its_run(short):
