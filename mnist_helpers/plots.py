@@ -46,7 +46,7 @@ def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5
     for index, axis in enumerate(axes):
         axis.set_axis_off()
         if index < len(images):
-            axis.imshow(images[index], cmap=cmap)
+            axis.imshow(images[index], cmap=cmap, interpolation="nearest")
             if titles is not None:
                 axis.set_title(titles[index], color=colors[index] if colors is not None else "black", fontsize=11)
     if ax is not None:
