@@ -79,9 +79,15 @@ def _find(name):
     else:
         folders = (runs_folder() / "saved_models", project_root() / "saved_models")
         saved = [path for folder in folders for path in sorted(folder.glob("*.pth"))]
-        path = next((path for path in saved if path.stem == name or _recipe_of(path) == name), None)
+        candidates = [path for path in saved if path.stem == name] + [
+            path for path in saved if _recipe_of(path) == name
+        ]
+        path = next(iter(candidates), None)
         if path is None:
-            raise CheckpointError(f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}")
+            known = ", ".join(dict.fromkeys(path.stem for path in saved)) or "none"
+            raise CheckpointError(
+                f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}; those that are: {known}"
+            )
     try:
         card = json.loads(_read(path.with_suffix(".json")))
         version = card["format"]

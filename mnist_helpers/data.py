@@ -42,7 +42,7 @@ class Digits:
 
 
 def load_mnist(root=None, train=True, download=True, name="MNIST"):
-    """Return MNIST's training or test part as `Digits` with `source == "mnist"`, every byte verified.
+    """Return MNIST's training or test part, verified byte for byte, as `Digits` with `source == "mnist"`.
 
     Looks for torchvision's layout (`MNIST/raw/...`, extracted or `.gz`) in `root`, then in the folder that the
     environment variable MNIST_DATA names (relative to the working directory or the project), then in the project's
@@ -52,8 +52,8 @@ def load_mnist(root=None, train=True, download=True, name="MNIST"):
 
     Args:
         name: "MNIST", or a set in its form: "FashionMNIST" (Xiao et al. 2017), "KMNIST" (Clanuwat et al. 2018) or
-            "QMNIST" (Yadav and Bottou 2019). Of these, magic number, shape and labels are verified on disk, and the
-            downloaded archive by the MD5 checksum that torchvision knows; `source` is the name in small letters.
+            "QMNIST" (Yadav and Bottou 2019). Of what is on disk of these, only magic number, shape and labels are
+            verified, of a download the MD5 checksum that torchvision knows; `source` is the name in small letters.
 
     Returns:
         60,000 (train) or 10,000 (test; of QMNIST 60,000) digits: images uint8 (N, 28, 28), labels int64 (N,).

@@ -165,9 +165,9 @@ def _download(file, folders, damaged, download):
         urls, md5 = _archive(file)
         for url in urls * 2:  # each mirror gets a second chance
             print(f"Downloading {url}", flush=True)
-            content, fault = _fetch(url, file, md5)
+            content, packed, fault = _fetch(url, file, md5)
             if fault is None:
-                return content, _keep(content, file, folders)
+                return content, _keep(content, packed, file, folders)
             failures.append(f"{url} {fault}")
         _failed_downloads[file] = failures
     raise DataError(
@@ -190,24 +190,24 @@ def _archive(file):
 
 
 def _fetch(url, file, md5):
-    """Return (content, what is wrong with it, or None if nothing is)."""
+    """Return (content, its archive, what is wrong with them, or None if nothing is)."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             packed = response.read(2 * file.size)
         content = zlib.decompressobj(wbits=31).decompress(packed, file.size + 1)
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
-        return None, f"failed: {error}"
+        return None, None, f"failed: {error}"
     fault = file.fault(content)
     if fault is None and file.sha256 is None and hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
         fault = f"has another MD5 checksum than {file.dataset}'s archive"
-    return content, fault
+    return content, packed, fault
 
 
-def _keep(content, file, folders):
-    """Write one file, extracted and as `.gz`, into the first folder that takes it, and return that folder."""
+def _keep(content, packed, file, folders):
+    """Write one file, extracted and as its archive, into the first folder that takes it, and return that folder."""
     for folder in folders:
         try:
-            write_atomically(folder / file.folder / f"{file.name}.gz", gzip.compress(content, mtime=0))
+            write_atomically(folder / file.folder / f"{file.name}.gz", packed)
             write_atomically(folder / file.folder / file.name, content)
             return folder
         except OSError as error:

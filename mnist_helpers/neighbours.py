@@ -18,11 +18,11 @@ def nearest(queries, references=None, k=1):
         Euclidean distances, float (Q, k), and the references' numbers, int64 (Q, k).
 
     Raises:
-        ValueError: there are fewer than `k` references.
+        ValueError: `k` is less than 1, or more than there are references.
     """
     among_themselves = references is None
     references = queries if among_themselves else references
-    if k > len(references) - among_themselves:
+    if not 1 <= k <= len(references) - among_themselves:
         raise ValueError(f"{k} nearest neighbours of each cannot be found among {len(references)}")
     squares = references.square().sum(dim=1)  # (R,)
     distances, numbers = [], []

@@ -8,8 +8,7 @@ import numpy as np
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; never told apart by colour alone
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-BLACK, YELLOW = "#000000", "#F0E442"
-SERIES = BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK
+SERIES = BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#000000"
 LINES = "-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))
 
 
@@ -17,8 +16,8 @@ def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5
     """Return a closed Figure of pictures in rows, or the Axes they were drawn into.
 
     Args:
-        images: array or tensor (N, H, W), or (N, H, W, 3) for colour; every picture is shown from its own least value
-            (black) to its greatest (white).
+        images: array or tensor (N, H, W), (N, 1, H, W), or (N, H, W, 3) for colour; every picture is shown from its
+            own least value (black) to its greatest (white).
         titles: N texts, one above each picture.
         colors: N colours for the titles.
         title: a text above the whole.
@@ -26,8 +25,15 @@ def image_grid(images, titles=None, colors=None, title=None, columns=5, size=1.5
         size: inches a picture.
         cmap: matplotlib's name of the colours for (H, W) pictures.
         ax: where to draw; a new figure unless given.
+
+    Raises:
+        ValueError: no images, or another number of titles.
     """
-    images = np.asarray(images)
+    images, titles = _array(images), None if titles is None else [str(title) for title in _array(titles).tolist()]
+    if len(images) == 0 or (titles is not None and len(titles) != len(images)):
+        raise ValueError(f"a grid needs images, and as many titles: {len(images)} and {titles and len(titles)}")
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = images[:, 0]
     rows = math.ceil(len(images) / columns)
     if ax is None:
         titled = sum(any(titles[row * columns : (row + 1) * columns]) for row in range(rows)) if titles else 0
@@ -63,7 +69,7 @@ def show5(loader):
     where it has one, stands above.
     """
     images, labels = next(iter(loader))
-    images = np.asarray(images[:5].cpu(), dtype=np.float32)
+    images = _array(images[:5]).astype(np.float32)
     mean, std = getattr(loader, "mean", None), getattr(loader, "std", None)
     if mean is not None and std is not None:
         images = images * np.reshape(std, (-1, 1, 1)) + np.reshape(mean, (-1, 1, 1))
@@ -78,7 +84,7 @@ def show5(loader):
 def curves(history, quantity="accuracy", ax=None):
     """Draw a run's training and validation curve over the epochs and return the Axes.
 
-    Where the learning rate fell at once to half or less, a dotted line marks it.
+    Where a steady learning rate fell at once to half or less, a dotted line marks it.
 
     Args:
         history: anything whose `history["epoch"]`, `history["train_accuracy"]`, `history["learning_rate"]` and the
@@ -89,8 +95,9 @@ def curves(history, quantity="accuracy", ax=None):
     ax, epochs = _epoch_axes(ax, quantity), history["epoch"]
     ax.plot(epochs, history[f"train_{quantity}"], "o-", color=BLUE, label="training", markersize=4)
     ax.plot(epochs, history[f"validation_{quantity}"], "s-", color=ORANGE, label="validation", markersize=4)
-    for epoch, (before, after) in zip(epochs, pairwise(history["learning_rate"])):
-        if after <= before / 2:
+    rates = history["learning_rate"]
+    for epoch, earlier, (before, after) in zip(epochs, rates[:1] + rates, pairwise(rates)):
+        if after <= before / 2 and before == earlier:
             ax.axvline(epoch + 0.5, color="gray", linestyle=":", label=f"rate {before:g} to {after:g}")
     ax.legend()
     return ax
@@ -100,11 +107,17 @@ def compare_curves(runs, quantity="validation_accuracy", ax=None):
     """Draw one quantity of several systems over the epochs and return the Axes.
 
     Args:
-        runs: dict from a system's name to a list of its runs' histories (one for each seed), as for `curves`. The line
-            is their mean, the shade reaches from the lowest to the highest.
+        runs: dict from a system's name to a list of its runs' histories (one for each seed, equally long), as for
+            `curves`. The line is their mean, the shade reaches from the lowest to the highest.
         quantity: the histories' column.
         ax: where to draw; a new figure unless given.
+
+    Raises:
+        ValueError: a system has no runs, or runs of different lengths.
     """
+    for name, histories in runs.items():
+        if len({len(history["epoch"]) for history in histories}) != 1:
+            raise ValueError(f"{name} needs runs, all with the same number of epochs, to have a mean curve")
     ax = _epoch_axes(ax, quantity)
     for (name, histories), color, line in zip(runs.items(), cycle(SERIES), cycle(LINES)):
         values = np.array([history[quantity] for history in histories])  # (seeds, epochs)
@@ -143,12 +156,12 @@ def class_balance(parts, ax=None):
         _, ax = plt.subplots(figsize=(8, 3), layout="constrained")
     width = 0.8 / len(parts)
     for index, ((name, labels), color, hatch) in enumerate(zip(parts.items(), cycle(SERIES), cycle(("", "//", "..")))):
-        shares = 100 * np.bincount(np.asarray(labels), minlength=10) / len(labels)
+        shares = 100 * np.bincount(_array(labels), minlength=10) / len(labels)
         places = np.arange(10) + (index - (len(parts) - 1) / 2) * width
         ax.bar(places, shares, width, color=color, hatch=hatch, edgecolor="white", label=f"{name} ({len(labels):,})")
     ax.axhline(10, color="gray", linestyle=":", linewidth=1)
-    ax.set(xlabel="digit", ylabel="share (%)", xticks=range(10))
-    ax.legend(loc="lower right", framealpha=1)
+    ax.set(xlabel="digit", ylabel="share (%)", xticks=range(10), ylim=(0, 1.3 * ax.dataLim.y1))
+    ax.legend(loc="upper center", ncols=len(parts))  # above the bars
     return ax
 
 
@@ -162,13 +175,18 @@ def scatter_digits(points, labels, ax=None):
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 6), layout="constrained")
-    points, labels = np.asarray(points), np.asarray(labels)
-    colors = (*SERIES, "#999999", "#7F3C8D", "#8C6D31")
+    points, labels = _array(points), _array(labels)
+    colors = (*SERIES, "gray", "purple", "saddlebrown")  # ten are needed; the digits themselves tell them apart
     for digit in range(10):
         chosen = points[labels == digit]
         ax.scatter(chosen[:, 0], chosen[:, 1], s=28, marker=f"${digit}$", color=colors[digit], linewidths=0.2)
     ax.set(xticks=[], yticks=[])
     return ax
+
+
+def _array(values):
+    """Return a list, array or tensor on any device as a numpy array."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def _epoch_axes(ax, quantity):

@@ -52,7 +52,7 @@ class Recipe:
     def settings(self):
         """Return what decides the outcome of training, JSON-ready; what is not used is left out."""
         settings = {name: value for name, value in asdict(self).items() if value not in (None, "", {})}
-        for description in ("published_accuracy", "saved_as", "note"):
+        for description in ("name", "study", "published_accuracy", "saved_as", "note"):
             settings.pop(description, None)
         if self.start:
             settings["start"] = RECIPES[self.start].settings()
@@ -89,19 +89,13 @@ SYSTEMS = (
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
-def _variant(recipe, study, name, rate=1e-3, **changes):
+def _variant(recipe, study, name, **changes):
     """Return a recipe changed for a study, which its authors' figure says nothing about."""
-    optimizer_arguments = recipe.optimizer_arguments | {"lr": rate}
-    return replace(
-        recipe,
-        study=study,
-        name=name,
-        optimizer_arguments=optimizer_arguments,
-        **changes,
-        published_accuracy=None,
-        saved_as="",
-        note="",
-    )
+    return replace(recipe, study=study, name=name, **changes, published_accuracy=None, saved_as="", note="")
+
+
+def _constant(rate):
+    return {"optimizer_arguments": {**BASELINE.optimizer_arguments, "lr": rate}}
 
 
 def _one_cycle(rate):
@@ -110,6 +104,7 @@ def _one_cycle(rate):
 
 STUDIES = (
     _variant(PLATEAU, "schedules", "mlp_constant", scheduler=None, scheduler_arguments={}),
+    _variant(BASELINE, "schedules", "mlp_constant_30", epochs=30),
     _variant(
         BASELINE,
         "schedules",
@@ -120,7 +115,7 @@ STUDIES = (
     ),
     _variant(BASELINE, "schedules", "mlp_cosine", epochs=30, scheduler="CosineAnnealingLR"),
     _variant(BASELINE, "schedules", "mlp_one_cycle", epochs=30, **_one_cycle(1e-2)),
-    *(_variant(BASELINE, "learning rates", f"mlp_rate_{rate:g}", rate) for rate in RATES if rate != 1e-3),
+    *(_variant(BASELINE, "learning rates", f"mlp_rate_{rate:g}", **_constant(rate)) for rate in RATES if rate != 1e-3),
     *(_variant(BASELINE, "learning rates", f"mlp_one_cycle_rate_{rate:g}", **_one_cycle(rate)) for rate in RATES),
 )
 RECIPES = {recipe.name: recipe for recipe in (*SYSTEMS, *STUDIES)}

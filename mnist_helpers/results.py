@@ -80,15 +80,15 @@ def load_records(folders=None):
     return list(records.values())
 
 
-def full_runs(records=None, device="cpu"):
-    """Return the full runs on MNIST on one kind of device: recipe's name -> its records in the order of their seeds.
+def full_runs(records=None, device="cpu", trained_on=48_000):
+    """Return the full runs on MNIST of one kind: recipe's name -> its records in the order of their seeds.
 
     `records` are the committed ones unless given; `load_records()` has this machine's too.
     """
     records = load_records([project_root() / "records"]) if records is None else records
     runs = {name: [] for name in RECIPES}
     for one in sorted(records, key=lambda one: one["seed"]):
-        if (one["source"], one["quick"], one["device"]) == ("mnist", False, device):
+        if tuple(one[key] for key in KEY[1:]) == ("mnist", False, trained_on, device):
             runs[one["recipe"]].append(one)
     return runs
 
@@ -105,16 +105,21 @@ def recorded_difference(first, second, runs, quantity="validation_accuracy"):
         runs: as `full_runs` returns them; a seed counts where both recipes have it.
         quantity: a field of the records.
 
-    See `statistics.paired_difference` for what it returns and raises.
+    Raises:
+        ValueError: fewer than two seeds have this quantity for both; see also `statistics.paired_difference`.
     """
-    figures = [{one["seed"]: one[quantity] for one in runs[name]} for name in (first, second)]
+    figures = [
+        {one["seed"]: one[quantity] for one in runs[name] if one[quantity] is not None} for name in (first, second)
+    ]
     seeds = sorted(figures[0].keys() & figures[1].keys())
+    if len(seeds) < 2:
+        raise ValueError(f"{first} and {second} have no two seeds in common whose {quantity} is recorded")
     return paired_difference(*([by_seed[seed] for seed in seeds] for by_seed in figures)), len(seeds)
 
 
 def differences_table(pairs, runs=None, quantity="validation_accuracy"):
     """Return a Markdown table of `recorded_difference`s; `pairs` are (first, second) by name."""
-    runs, places = full_runs() if runs is None else runs, 2 if quantity.endswith("accuracy") else 4
+    runs, places = full_runs() if runs is None else runs, 3 if quantity.endswith("accuracy") else 4
     unit = " (points)" if quantity.endswith("accuracy") else ""
     lines = [f"| {quantity.replace('_', ' ')}{unit} | mean | 95 % interval | p (paired t-test) | seeds |"]
     lines.append("|---|---|---|---|---|")
@@ -164,7 +169,8 @@ def results_table(rows=None):
         cells = [f"`{row['recipe']}`", published]
         if row["seeds"]:
             cells += [_cell(row, "test"), _cell(row, "validation"), str(len(row["seeds"]))]
-            cells += [f"{row['parameters']:,}", str(row["epochs"]), f"{row['seconds']:.1f}", row["device"]]
+            seconds = f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}"
+            cells += [f"{row['parameters']:,}", str(row["epochs"]), seconds, row["device"]]
             cells.append(f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}")
         else:
             cells += ["not measured"] + [""] * 7

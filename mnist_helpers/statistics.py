@@ -32,10 +32,12 @@ def paired_difference(first, second, confidence=0.95):
     draws from a normal distribution, and asks whether that may have the mean 0.
 
     Raises:
-        ValueError: fewer than two pairs, or lists of different lengths.
+        ValueError: fewer than two pairs, lists of different lengths, or differences that are all the same.
     """
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"paired figures are needed, at least two, and not {len(first)} and {len(second)}")
+    if len({round(one - other, 9) for one, other in zip(first, second)}) == 1:
+        raise ValueError("all differences are the same: a t-test needs some that vary")
     test = ttest_rel(first, second)
     interval = test.confidence_interval(confidence)
     mean = sum(first) / len(first) - sum(second) / len(second)

@@ -6,23 +6,14 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    CosineAnnealingWarmRestarts,
-    CyclicLR,
-    ExponentialLR,
-    LinearLR,
-    OneCycleLR,
-    PolynomialLR,
-    ReduceLROnPlateau,
-)
+from torch.optim.lr_scheduler import ConstantLR, CyclicLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from tqdm.auto import tqdm
 
 from .environment import seeded
 from .evaluation import accuracy, evaluate
 
 PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
-GLIDING = (CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LinearLR, PolynomialLR)  # no line an epoch
+STEPWISE = (ReduceLROnPlateau, StepLR, MultiStepLR, ConstantLR)  # whose drops are worth a line each; others glide
 
 
 class TrainingError(RuntimeError):
@@ -54,13 +45,11 @@ class History:
 
     Attributes:
         epochs: one `EpochResult` each.
-        best: the epoch with the highest validation accuracy (among equals, the lowest validation loss), or None.
-        best_state: the state dict at its end.
+        best_state: the state dict at the end of the best epoch, where it is known.
         stopped: "" after all epochs, "early" (no improvement) or "interrupted" (Ctrl-C).
     """
 
     epochs: list = field(default_factory=list)
-    best: EpochResult | None = None
     best_state: dict | None = field(default=None, compare=False, repr=False)
     stopped: str = ""
 
@@ -69,6 +58,11 @@ class History:
 
     def __getitem__(self, column):
         return [getattr(result, column) for result in self.epochs]
+
+    @property
+    def best(self):
+        """The epoch with the highest validation accuracy (among equals, the lowest validation loss), or None."""
+        return max(self.epochs, key=lambda one: (one.validation_accuracy, -one.validation_loss), default=None)
 
     @property
     def seconds(self):
@@ -114,10 +108,13 @@ def learning_rates(make_scheduler, learning_rate, n_epochs, n_batches):
         learning_rate: what the optimizer starts with (Adam, say).
         n_epochs, n_batches: epochs, and batches in each.
 
-    A plateau schedule has no curve of its own: it waits for losses.
+    Raises:
+        ValueError: a plateau schedule, which has no curve of its own: it waits for losses.
     """
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], learning_rate)
     scheduler, rates = make_scheduler(optimizer), []
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError("ReduceLROnPlateau cannot be drawn before training: its drops depend on the losses")
     for _ in range(n_epochs):
         for _ in range(n_batches):
             rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -203,7 +200,7 @@ def fit(
     """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
 
     Ctrl-C ends training early and keeps history and best state; the model then has the weights of the last finished
-    epoch. A line is printed when the schedule lowers the rate after an epoch, unless it glides down all the time.
+    epoch. A line is printed when a stepwise schedule lowers the rate after an epoch.
 
     Args:
         after: the `History` of training that this one continues: its epochs come first in the new history, and the
@@ -221,15 +218,15 @@ def fit(
     if after is not None:
         history = replace(after, epochs=list(after.epochs), stopped="")
     done = len(history)
-    announced = not options.get("per_batch") and not isinstance(options.get("scheduler"), (*PER_BATCH, *GLIDING))
+    announced = not options.get("per_batch") and isinstance(options.get("scheduler"), STEPWISE)
     results = epochs(model, train_loader, validation_loader, optimizer, n_epochs, first_epoch=done + 1, **options)
     bar = tqdm(results, total=n_epochs, unit="epoch", disable=not progress)
     try:
         for result in bar:
             last_state = _copy_state(model)
             history.epochs.append(result)
-            if history.best is None or _quality(result) > _quality(history.best):
-                history.best, history.best_state = result, last_state
+            if history.best is result:
+                history.best_state = last_state
             bar.set_postfix_str(f"validation {result.validation_accuracy:.2f} %")
             rate = float(optimizer.param_groups[0]["lr"])
             if rate < result.learning_rate and announced:
@@ -252,10 +249,6 @@ def fit(
     if restore_best and history.best_state is not None:
         model.load_state_dict(history.best_state)
     return history
-
-
-def _quality(result):
-    return result.validation_accuracy, -result.validation_loss
 
 
 def _copy_state(model):

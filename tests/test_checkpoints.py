@@ -57,11 +57,16 @@ def test_this_machines_runs_come_before_the_committed_models(saved, model, proje
 
 def test_weights_saved_under_another_name_are_found_by_their_recipe(saved, model, project):
     save_model(model, project / "saved_models" / "Published.pth", {**CARD, "recipe": "mlp_plateau", "seed": 7})
-    saved.with_suffix(".json").write_text("no card")  # another's damage is no hindrance
+    (project / "saved_models" / "A.pth").touch()  # neither weights without a card nor odd cards are a hindrance
+    for number, text in enumerate(("no card", "[1]", "{}")):
+        (project / "saved_models" / f"B{number}.pth").touch()
+        (project / "saved_models" / f"B{number}.json").write_text(text)
     assert read_card("mlp_plateau") == read_card("Published") and read_card("Published")["seed"] == 7
     assert torch.equal(load_model("mlp_plateau", "cpu")[1].weight, model[1].weight)
-    with pytest.raises(CheckpointError, match="no weights of 'mlp_baseline' are saved"):
+    with pytest.raises(CheckpointError, match="no weights of 'mlp_baseline' are saved in .*: A, B0, B1, B2, Publ"):
         load_model("mlp_baseline")
+    save_model(model, project / "saved_models" / "A_copy.pth", {**CARD, "recipe": "small", "seed": 8})
+    assert read_card("small")["seed"] == 3, "a file of that name comes before a recipe's"
 
 
 def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):

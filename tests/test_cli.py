@@ -41,6 +41,13 @@ def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatc
         monkeypatch.setattr("mnist_helpers.results.run", None)  # a second training would fail
 
 
+def test_training_a_variant_shows_its_study(project, capsys, monkeypatch):
+    monkeypatch.setenv("QUICK", "1")
+    assert main(["train", "mlp_step", "--device", "cpu", "--allow-sample"]) == 0
+    out = capsys.readouterr().out
+    assert "test not scored (sklearn-digits)" in out and "| `mlp_step` |  | not scored |" in out
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [

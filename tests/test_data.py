@@ -258,7 +258,9 @@ def others(monkeypatch):
     for key in ((name, train) for name in SETS[1:] for train in (True, False)):
         files[key] = [replace(file, shape=(60, *file.shape[1:])) for file in describe(*key)]
         images, labels = files[key]
-        numbers = (np.arange(60) % 10).repeat(8 if len(labels.shape) == 2 else 1)
+        numbers = np.arange(60) % 10
+        if len(labels.shape) == 2:  # QMNIST: the label first, then what else is known of the digit
+            numbers = np.stack([numbers] + [numbers + 100 * column for column in range(1, 8)], axis=1)
         others[key] = {
             images.name: images.header + random.integers(0, 256, images.shape, dtype=np.uint8).tobytes(),
             labels.name: labels.header + numbers.reshape(labels.shape).astype(labels.dtype).tobytes(),
@@ -282,6 +284,8 @@ def test_sets_in_mnists_form_are_read_as_torchvision_reads_them(project, others,
     labels = theirs.targets[:, 0] if name == "QMNIST" else theirs.targets
     assert torch.equal(digits.images, theirs.data) and torch.equal(digits.labels, labels)
     assert digits.source == name.lower() and digits.labels.dtype == torch.int64
+    assert digits.checksums == {file: sha256(content) for file, content in others[name, train].items()}
+    assert torch.equal(data.load_part(digits.source, train).images, digits.images)
     training, _ = make_loaders(digits, 8, device="cpu")
     assert next(iter(training))[0].shape == (8, 1, 28, 28)
 
@@ -324,8 +328,21 @@ def test_the_part_that_belongs_to_a_source(project, contents):
     lay(project / "data", contents)
     assert data.load_part("mnist", train=False).source == "mnist"
     assert len(data.load_part("sklearn-digits", train=False)) == 360
+    assert len(data.load_part("mnist", train=True)) == 30 and len(data.load_part("mnist", train=False)) == 20
+
+
+def test_a_source_that_no_set_has_is_refused(project):
     with pytest.raises(ValueError, match="no digit set 'synthetic'"):
-        describe("synthetic", True)
+        data.load_part("synthetic", train=True)
+
+
+def test_a_label_outside_0_to_9_is_refused_in_qmnist_too(project, others):
+    folder = project / "data" / "QMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for file, content in others["QMNIST", True].items():
+        (folder / file).write_bytes(content[:12] + b"\0\0\0\x0b" + content[16:] if "labels" in file else content)
+    with pytest.raises(DataError, match="qmnist-train-labels-idx2-int holds a label outside 0 to 9"):
+        load_mnist(name="QMNIST")
 
 
 def test_sample_is_in_mnists_form():

@@ -40,6 +40,13 @@ def test_dropout_and_batch_normalisation_come_alone_or_together():
         assert {layer.p for layer in model if isinstance(layer, torch.nn.Dropout)} == {dropout}
 
 
+def test_widths_are_the_callers():
+    with seeded(0):
+        assert count_parameters(mlp_baseline(width=8)) == 784 * 8 + 8 + 16 + 8 * 8 + 8 + 16 + 8 * 10 + 10
+        assert count_parameters(improved_network(widths=(5,))) == 784 * 5 + 5 + 10 + 5 * 10 + 10
+        assert count_parameters(network(widths=())) == 784 * 10 + 10, "without a hidden layer"
+
+
 def test_frozen_parameters_are_not_counted():
     with seeded(0):
         model = build_model("network", widths=(5,))

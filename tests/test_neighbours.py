@@ -35,6 +35,13 @@ def test_a_copy_has_the_distance_0(points):
     torch.testing.assert_close(distances[[3, 25]], torch.zeros(2, 1), atol=1e-3, rtol=0)
 
 
-def test_too_few_references_are_refused(points):
-    with pytest.raises(ValueError, match="2 nearest neighbours of each cannot be found among 2"):
-        nearest(points[:2], k=2)
+@pytest.mark.parametrize("k", [0, 2])
+def test_too_few_references_are_refused(points, k):
+    with pytest.raises(ValueError, match=f"{k} nearest neighbours of each cannot be found among 2"):
+        nearest(points[:2], k=k)
+
+
+def test_rounding_gives_no_distance_that_is_none():
+    far = torch.full((3, 784), 1000.1) + torch.rand(3, 784, generator=torch.Generator().manual_seed(0)) * 1e-3
+    distances, _ = nearest(far, far)
+    assert distances.isfinite().all() and (distances >= 0).all()

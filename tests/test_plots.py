@@ -61,6 +61,27 @@ HISTORY = {
 }
 
 
+def test_image_grid_takes_what_torch_gives():
+    images = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    figure = image_grid(images, titles=torch.tensor([3, 4]))
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["3", "4"]
+    np.testing.assert_allclose(shown(figure)[1], images[1, 0].detach())
+
+
+def test_rows_without_titles_need_no_room():
+    heights = [
+        image_grid(np.zeros((4, 3, 3)), titles=titles, columns=2).get_size_inches()[1]
+        for titles in ("abcd", ["a", "b", "", ""], None)
+    ]
+    assert heights[0] > heights[1] > heights[2]
+
+
+@pytest.mark.parametrize(("n", "titles"), [(0, None), (3, "ab")])
+def test_a_grid_without_images_or_with_too_few_titles_is_refused(n, titles):
+    with pytest.raises(ValueError, match=f"a grid needs images, and as many titles: {n} and"):
+        image_grid(np.zeros((n, 3, 3)), titles=titles)
+
+
 def test_image_grid_draws_into_axes_that_are_given():
     _, (left, right) = plt.subplots(1, 2)
     assert image_grid(np.eye(4)[None].repeat(3, 0), titles="abc", title="three", columns=2, ax=right) is right
@@ -78,23 +99,36 @@ def test_curves_draw_what_the_history_holds_and_mark_the_drop():
     assert validation.get_ydata().tolist() == HISTORY["validation_loss"]
     assert training.get_xdata().tolist() == [16, 17, 18] and axes.get_ylabel() == "loss"
     assert drop.get_xdata() == [17.5, 17.5] and drop.get_label() == "rate 0.001 to 0.0001"
+    assert training.get_color() != validation.get_color() and training.get_marker() != validation.get_marker()
     assert curves(HISTORY, ax=axes) is axes
     assert axes.get_ylabel() == "accuracy (%)"
 
 
-def test_gliding_rates_are_not_marked():
-    assert len(curves(HISTORY | {"learning_rate": [1e-3, 9e-4, 7e-4]}, "loss").lines) == 2
+@pytest.mark.parametrize("rates", [[1e-3, 9e-4, 7e-4], [1e-3, 7e-4, 2e-4], [4e-3, 2e-3, 1e-3]])
+def test_gliding_rates_are_not_marked(rates):
+    glides = curves(HISTORY | {"learning_rate": rates}, "loss").lines
+    assert len(glides) == 2 + (rates[0] == 4e-3), "a first drop to a half may be a step"
+    assert len(curves(HISTORY | {"learning_rate": [1e-3, 1e-3, 5e-4]}, "loss").lines) == 3
 
 
 def test_compared_curves_are_means_over_the_runs_with_their_range():
     other = HISTORY | {"validation_accuracy": [91.0, 92.0, 91.5]}
-    axes = compare_curves({"one": [HISTORY], "two": [HISTORY, other]})
+    third = HISTORY | {"validation_accuracy": [90.0, 91.0, 91.0]}
+    axes = compare_curves({"one": [HISTORY], "two": [HISTORY, other, third]})
+    assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle()
     assert [line.get_label() for line in axes.lines] == ["one", "two"]
     assert axes.lines[0].get_ydata().tolist() == HISTORY["validation_accuracy"]
     assert axes.lines[1].get_ydata().tolist() == [90, 91, 91]
     (band,) = axes.collections
     assert band.get_datalim(axes.transData).intervaly.tolist() == [89, 92]
     assert axes.get_ylabel() == "validation accuracy (%)"
+
+
+def test_runs_of_different_lengths_have_no_mean_curve():
+    short = {name: values[:2] for name, values in HISTORY.items()}
+    for histories in ([HISTORY, short], []):
+        with pytest.raises(ValueError, match="two needs runs, all with the same number of epochs"):
+            compare_curves({"one": [HISTORY], "two": histories})
 
 
 def test_schedules_run_over_epochs():
@@ -108,8 +142,9 @@ def test_class_balance_shows_shares_in_percent():
     heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
     assert heights == [[75, 25] + [0] * 8, [0] * 9 + [100]]
     assert [text.get_text() for text in axes.get_legend().get_texts()][-2:] == ["training (4)", "test (2)"]
-    colors = {bars[0].get_facecolor() for bars in axes.containers}
-    assert len(colors) == 2
+    assert len({bars[0].get_facecolor() for bars in axes.containers}) == 2
+    assert len({bars[0].get_hatch() for bars in axes.containers}) == 2
+    assert len({bars[0].get_x() for bars in axes.containers}) == 2, "side by side"
 
 
 def test_points_are_drawn_as_the_digits_they_are():

@@ -45,6 +45,8 @@ def test_a_run_is_what_its_pieces_give_by_hand(project, monkeypatch):
     assert finished.record["test_predictions"] == score.predictions
     assert finished.record["test_accuracy"] == score.accuracy
     assert finished.record["validation_accuracy"] == history["validation_accuracy"][-1]
+    assert finished.record["validation_loss"] == history["validation_loss"][-1]
+    assert finished.record["test_loss"] == score.loss
     assert finished.record["data"] == digits.checksums | load_data(train=False).checksums
 
 
@@ -85,6 +87,20 @@ def test_one_cycle_ends_with_the_last_batch(short, monkeypatch):
     assert made[0].total_steps == made[0].last_epoch == 2 * 18  # 1,149 images in batches of 64
 
 
+def test_quick_runs_are_short(short, monkeypatch):
+    monkeypatch.setenv("QUICK", "1")
+    for name, recipe in RECIPES.items():
+        monkeypatch.setitem(RECIPES, name, replace(recipe, epochs=9))
+    limits = []
+    make = recipes.make_loaders
+    monkeypatch.setattr(
+        recipes, "make_loaders", lambda *given, limit, **more: limits.append(limit) or make(*given, limit=200, **more)
+    )
+    record = run("mlp_plateau", load_data(), device="cpu", progress=False).record
+    assert record["quick"] and record["epochs"] == 2 + 2 and record["trained_on"] == 200
+    assert limits == [4000, 4000]
+
+
 def test_a_variant_in_a_study_is_not_scored_on_test(short, monkeypatch):
     monkeypatch.setattr(recipes, "score_on_test", None)
     record = run("mlp_constant", load_data(), device="cpu", progress=False).record
@@ -104,7 +120,6 @@ def test_every_recipe_is_made_of_things_that_exist(recipe):
 def test_settings_hold_what_decides_the_outcome_and_nothing_else():
     recipe = Recipe(name="one", model="network", published_accuracy=99.0, saved_as="One", note="a note")
     assert recipe.settings() == {
-        "name": "one",
         "model": "network",
         "optimizer": "Adam",
         "optimizer_arguments": {"lr": 1e-3, "fused": True},

@@ -133,7 +133,7 @@ def test_this_machines_run_stands_in_for_its_committed_twin(project):
 def test_a_single_run_is_shown_as_one_with_its_interval(project):
     write(project, make_record(0, 98.0))
     assert result_rows()[0]["test_accuracy_std"] is None
-    assert "98.00 (one run; 95 % interval 97.71 to 98.26)" in results_table()
+    assert "| 98.00 (one run; 95 % interval 97.71 to 98.26) | 98.50 | 1 |" in results_table()
 
 
 def test_a_recipe_without_runs_has_a_row_of_unknowns(project):
@@ -172,16 +172,38 @@ def test_differences_are_taken_seed_by_seed(project):
     found = paired_difference([98.1, 98.4, 98.1], [98.0, 98.2, 98.1])
     row = results.differences_table([("mlp_plateau", "mlp_baseline")]).splitlines()[-1]
     assert row == (
-        f"| `mlp_plateau` - `mlp_baseline` | +0.10 | {found.low:+.2f} to {found.high:+.2f} | {found.p_value:.2g} | 3 |"
+        f"| `mlp_plateau` - `mlp_baseline` | +0.100 | {found.low:+.3f} to {found.high:+.3f} | {found.p_value:.2g} | 3 |"
     )
     everything = results.full_runs(load_records())
     assert [one["seed"] for one in everything["mlp_baseline"]] == [0, 1, 2, 3, 6]
     assert [one["seed"] for one in results.full_runs(device="cuda")["mlp_baseline"]] == [5]
 
 
+def test_full_runs_are_full_and_in_the_order_of_their_seeds(project):
+    for seed in (10, 2):
+        write(project, make_record(seed))
+    write(project, make_record(3, quick=True))
+    write(project, make_record(4, trained_on=60000))
+    assert [one["seed"] for one in results.full_runs()["mlp_baseline"]] == [2, 10]
+    assert [one["seed"] for one in results.full_runs(trained_on=60000)["mlp_baseline"]] == [4]
+
+
+def test_pairs_are_made_by_seed_and_not_by_place():
+    def made(figures):
+        return [make_record(seed, validation=figure, validation_loss=figure / 1e4) for seed, figure in figures.items()]
+
+    runs = {"one": made({0: 1.0, 1: 5.0, 2: 7.0, 3: 9.0}), "two": made({2: 6.0, 3: 7.0, 4: 0.0, 1: 5.0})}
+    found, n_seeds = results.recorded_difference("one", "two", runs)
+    assert n_seeds == 3 and found == paired_difference([5.0, 7.0, 9.0], [5.0, 6.0, 7.0])
+    assert "| +0.0001 |" in results.differences_table([("one", "two")], runs, "validation_loss")
+    with pytest.raises(ValueError, match="one and three have no two seeds in common whose validation_accuracy"):
+        results.recorded_difference("one", "three", {**runs, "three": made({0: 1.0})})
+
+
 def test_the_history_of_a_record_is_that_of_its_run(short):
     finished = run("mlp_baseline", load_data(), device="cpu", progress=False)
-    assert results.recorded_history(json.loads(json.dumps(finished.record))).epochs == finished.history.epochs
+    history = results.recorded_history(json.loads(json.dumps(finished.record)))
+    assert history.epochs == finished.history.epochs and history.best == finished.history.best
 
 
 def test_records_of_other_settings_are_left_out_and_counted(project):

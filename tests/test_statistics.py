@@ -12,6 +12,17 @@ def test_wilson_interval_against_its_formula():
     assert wilson_interval(9800, n) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-6)
 
 
+def test_confidence_is_the_callers():
+    assert np.diff(wilson_interval(90, 100, 0.5)) < np.diff(wilson_interval(90, 100))
+    half, most = (paired_difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0], confidence) for confidence in (0.5, 0.95))
+    assert most.low < half.low < half.high < most.high
+
+
+def test_differences_that_do_not_vary_are_refused():
+    with pytest.raises(ValueError, match="all differences are the same"):
+        paired_difference([98.1, 98.2, 98.3], [98.0, 98.1, 98.2])
+
+
 def test_paired_difference_against_its_formula():
     first, second = [98.5, 98.4, 98.6, 98.5, 98.3], [98.2, 98.3, 98.2, 98.3, 98.3]
     differences = np.subtract(first, second)

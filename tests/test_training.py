@@ -64,6 +64,7 @@ def test_best_epoch_may_lie_in_the_first_part_and_patience_counts_in_the_second(
     _, _, first = train(digits, 2, model=(model := WorseAndWorse()))
     _, _, both = train(digits, 9, model=model, after=first, patience=2)
     assert both["epoch"] == [1, 2, 3, 4, 5] and both.stopped == "early"
+    assert train(digits, 1, model=model, after=both)[2].stopped == ""
     assert both.best.epoch == 1 and both.best_state["looks"] == 3
 
 
@@ -141,6 +142,11 @@ def test_the_rates_that_are_drawn_are_those_of_training(digits, make_scheduler):
     _, _, history = train(digits, 3, model=model, optimizer=optimizer, scheduler=make_scheduler(optimizer))
     rates = learning_rates(make_scheduler, 1e-3, n_epochs=3, n_batches=11)
     assert len(rates) == 33 and rates[::11] == pytest.approx(history["learning_rate"])
+
+
+def test_a_schedule_that_waits_for_losses_cannot_be_drawn():
+    with pytest.raises(ValueError, match="ReduceLROnPlateau cannot be drawn before training"):
+        learning_rates(ReduceLROnPlateau, 1e-3, 2, 3)
 
 
 def test_one_cycle_moves_with_every_batch_and_cosine_where_told(digits, capsys):
