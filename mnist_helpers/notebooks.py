@@ -12,6 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from .data import load_data
 from .environment import project_root, quick_mode, runs_folder
@@ -83,6 +84,7 @@ def execute(path, environment=INLINE):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # what a cell printed is one piece, however it came in
     copy = runs_folder() / "notebooks" / path.name
     page = copy.with_suffix(".html")
     write_atomically(copy, nbformat.writes(notebook) + "\n")

@@ -32,6 +32,7 @@ def test_committed_notebook_is_a_full_run_on_mnist(path):
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert "widgets" not in notebook.metadata
+    assert all(sum(output.output_type == "stream" for output in cell.outputs) <= 1 for cell in cells)
     text = str(outputs)
     assert "source: mnist" in text
     assert not re.search("widget-view|sklearn-digits|quick (run|mode)|QUICK", text)
