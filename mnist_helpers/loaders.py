@@ -10,6 +10,8 @@ from .environment import choose_device, combine_seeds
 NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
     "half": (0.5, 0.5),  # to [-1, 1], as the source projects did
     "mnist": (0.1307, 0.3081),  # the training images' own: mean 0, standard deviation 1
+    "unit": (0.0, 1.0),  # from 0 to 1
+    "raw": (0.0, 1 / 255),  # from 0 to 255, as stored
 }
 
 
@@ -56,26 +58,34 @@ class ResidentLoader:
     """Batches from a uint8 tensor that lies on the device: no copying and no work per image, so far faster.
 
     Iterate over it like a DataLoader: (images float32 (B, 1, 28, 28) normalised, labels int64 (B,)). The ragged last
-    batch is kept. `mean` and `std` are the normalisation's, for whoever wants to undo it; `source` is the digits'.
+    batch is kept. An `augmentation` (see `augment.Augmentation`) distorts the images anew in each epoch, as a function
+    of (seed, epoch). `mean` and `std` are the normalisation's, for whoever wants to undo it; `source` is the digits'.
     """
 
-    def __init__(self, digits, batch_size=64, normalisation="half", shuffle=False, seed=0, device=None):
+    def __init__(
+        self, digits, batch_size=64, normalisation="half", shuffle=False, seed=0, device=None, augmentation=None
+    ):
         device = choose_device(device)
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size
         self.mean, self.std = NORMALISATIONS[normalisation]
-        self.source = digits.source
+        self.source, self.augmentation = digits.source, augmentation
         self.sampler = EpochSampler(len(digits), shuffle, seed)
 
     def __len__(self):
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self):
-        order = self.sampler.order().to(self.images.device)
+        device, seeds = self.images.device, (self.sampler.seed, self.sampler.epoch, 2)
+        order = self.sampler.order().to(device)
+        generator = torch.Generator(device).manual_seed(combine_seeds(*seeds))
         for chosen in order.split(8 * self.batch_size):  # eight batches at a time: fewer, larger operations
             images = self.images.index_select(0, chosen) * (1 / (255 * self.std))  # (8 B, 784), now float32
-            images = images.sub_(self.mean / self.std).view(-1, 1, 28, 28)
+            images = images.view(-1, 1, 28, 28)
+            if self.augmentation is not None:
+                images = self.augmentation(images, 0.0, generator)  # before the mean is taken off: background is 0
+            images = images.sub_(self.mean / self.std)
             yield from zip(images.split(self.batch_size), self.labels[chosen].split(self.batch_size))
 
 
@@ -109,7 +119,9 @@ def plain_loader(digits, batch_size=64, normalisation="half", shuffle=False, see
     return loader
 
 
-def make_loaders(digits, batch_size=64, normalisation="half", seed=0, device=None, plain=False, limit=None):
+def make_loaders(
+    digits, batch_size=64, normalisation="half", seed=0, device=None, plain=False, limit=None, augmentation=None
+):
     """Split `digits` 80 : 20 and return (training loader, validation loader); training alone is shuffled.
 
     Args:
@@ -119,12 +131,18 @@ def make_loaders(digits, batch_size=64, normalisation="half", seed=0, device=Non
         device: where the images are to lie; the best one here unless named.
         plain: return plain DataLoaders, which leave the images on the CPU.
         limit: keep only this many training images, and a quarter as many for validation.
+        augmentation: an `augment.Augmentation` for the training images; not with `plain`.
     """
     training, validation = stratified_split(digits.labels)
     if limit is not None:
         training, validation = training[:limit], validation[: limit // 4]
-    make, options = (plain_loader, {}) if plain else (ResidentLoader, {"device": device})
+    training, validation = digits.take(training), digits.take(validation)
+    if plain:
+        return (
+            plain_loader(training, batch_size, normalisation, shuffle=True, seed=seed),
+            plain_loader(validation, batch_size, normalisation),
+        )
     return (
-        make(digits.take(training), batch_size, normalisation, shuffle=True, seed=seed, **options),
-        make(digits.take(validation), batch_size, normalisation, **options),
+        ResidentLoader(training, batch_size, normalisation, True, seed, device, augmentation),
+        ResidentLoader(validation, batch_size, normalisation, device=device),
     )
