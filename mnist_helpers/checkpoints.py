@@ -59,17 +59,63 @@ def load_model(name, device=None):
     if sha256(content) != card.get("sha256"):
         raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         model = _rebuild(card)
-        model.load_state_dict(state)
-    except Exception as error:  # whatever an unsuitable file provokes within torch or in building the model
-        raise CheckpointError(f"{path} does not fit its card: {_first_line(error)}") from error
+    except Exception as error:  # whatever arguments that do not fit provoke in building the model
+        raise CheckpointError(f"{path.with_suffix('.json')} describes no model: {_first_line(error)}") from error
+    _fill(model, _unpack(content, path), path)
     return model.to(choose_device(device)).eval()
+
+
+def load_weights(model, path):
+    """Put weights that were saved elsewhere with `torch.save(net.state_dict(), path)` into `model`, and return it.
+
+    The names may have a prefix, as from a module that was wrapped around the network.
+
+    Raises:
+        CheckpointError: the file cannot be read, is no state dict, or does not fit; the first layer that differs is
+            named. The model is left as it was.
+    """
+    path = Path(path)
+    _fill(model, _unpack(_read(path), path), path)
+    return model
 
 
 def read_card(name):
     """Return the card of a saved model as a dict; `name` and errors as for `load_model`."""
     return _find(name)[1]
+
+
+def _unpack(content, path):
+    """Return the state dict in the content of a weights file; code in it is never run."""
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever an unsuitable file provokes within torch
+        raise CheckpointError(f"{path} holds no weights that can be read: {_first_line(error)}") from error
+    if not isinstance(state, dict) or not state or not all(isinstance(one, torch.Tensor) for one in state.values()):
+        raise CheckpointError(f"{path} holds no state dict: save weights with torch.save(model.state_dict(), path)")
+    return state
+
+
+def _fill(model, state, path):
+    """Load a state dict into a model, or say which layer is the first that differs."""
+    ours, first = model.state_dict(), next(iter(state))
+    names = list(ours)
+    prefix = first.removesuffix(names[0]) if first.endswith(names[0]) else ""
+    state = {name.removeprefix(prefix): value for name, value in state.items()}
+    for name, value in ours.items():
+        if name not in state:
+            raise CheckpointError(f"{path} does not fit this model: it has no {name}, which is {_shape(value)} here")
+        if state[name].shape != value.shape:
+            raise CheckpointError(
+                f"{path} does not fit this model: its {name} is {_shape(state[name])}, and {_shape(value)} here"
+            )
+    if surplus := [name for name in state if name not in ours]:
+        raise CheckpointError(f"{path} does not fit this model, which has no {surplus[0]}")
+    model.load_state_dict(state)
+
+
+def _shape(tensor):
+    return "x".join(str(side) for side in tensor.shape) or "a single number"
 
 
 def _find(name):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import binomtest, ttest_rel
 
 
@@ -42,3 +43,36 @@ def paired_difference(first, second, confidence=0.95):
     interval = test.confidence_interval(confidence)
     mean = sum(first) / len(first) - sum(second) / len(second)
     return PairedDifference(mean, float(interval.low), float(interval.high), float(test.pvalue))
+
+
+def mcnemar_test(first_right, second_right):
+    """Return (first alone, second alone, p-value) for two systems' answers to the same questions.
+
+    Args:
+        first_right, second_right: bool (N,), whether each answer was right.
+
+    Only the questions that one system alone got right tell the two apart; if neither is better, each falls to either
+    side like a coin. Source: McNemar (1947), in its exact form, by way of `scipy.stats`.
+    """
+    first_right, second_right = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
+    first_alone, second_alone = int((first_right & ~second_right).sum()), int((~first_right & second_right).sum())
+    if first_alone + second_alone == 0:
+        return 0, 0, 1.0
+    return first_alone, second_alone, float(binomtest(first_alone, first_alone + second_alone).pvalue)
+
+
+def calibration_error(probabilities, labels, bins=15):
+    """Return the expected calibration error: how far confidence and accuracy lie apart, weighted over the bins.
+
+    Args:
+        probabilities: float (N, 10), rows that add up to 1.
+        labels: int (N,).
+        bins: equal steps of the confidence, the largest probability of a row.
+
+    Source: Naeini, Cooper and Hauskrecht (2015); Guo, Pleiss, Sun and Weinberger (2017).
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))

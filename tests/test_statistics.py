@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mnist_helpers.statistics import paired_difference, wilson_interval
+from mnist_helpers.statistics import calibration_error, mcnemar_test, paired_difference, wilson_interval
 
 
 def test_wilson_interval_against_its_formula():
@@ -39,3 +39,18 @@ def test_paired_difference_against_its_formula():
 def test_what_is_not_paired_is_refused(first, second):
     with pytest.raises(ValueError, match="paired figures are needed, at least two"):
         paired_difference(first, second)
+
+
+def test_mcnemar_counts_what_one_alone_got_right():
+    first, second = np.array([1, 1, 1, 1, 1, 0, 1, 0], bool), np.array([1, 0, 0, 0, 0, 1, 1, 0], bool)
+    assert mcnemar_test(first, second) == (4, 1, pytest.approx(stats.binomtest(4, 5).pvalue))
+    assert mcnemar_test(second, first)[:2] == (1, 4)
+    assert mcnemar_test(first, first) == (0, 0, 1.0)
+
+
+def test_calibration_error_by_hand():
+    sure, half = [1.0, 0.0], [0.55, 0.45]
+    # The bin of the sure: half of them right; the bin of the others: three of four right
+    probabilities, labels = [sure] * 2 + [half] * 4, [0, 1, 0, 0, 0, 1]
+    assert calibration_error(probabilities, labels) == pytest.approx((2 * 0.5 + 4 * (0.75 - 0.55)) / 6)
+    assert calibration_error([sure, [0.0, 1.0]], [0, 1]) == 0
