@@ -8,7 +8,7 @@ import warnings
 from .checkpoints import CheckpointError
 from .data import DataError, load_data
 from .recipes import RECIPES
-from .results import record_run, result_rows, results_table
+from .results import comparison, record_run, result_rows, results_table
 from .training import TrainingError
 
 MISTAKES = (CheckpointError, DataError, TrainingError, ValueError, OSError)  # what a user can mend
@@ -51,6 +51,9 @@ def parse(arguments=None):
     results = commands.add_parser("results", help="print the results table")
     results.add_argument("--json", action="store_true", help="as a list of objects")
     results.add_argument("--study", default="", help="the variants of a study, such as schedules; on validation only")
+    results.add_argument(
+        "--compare", nargs=2, choices=RECIPES, metavar="RECIPE", help="paired differences of the first and the second"
+    )
     results.set_defaults(command=show_results)
 
     notebooks = commands.add_parser("notebooks", help="execute all notebooks into runs/ (QUICK=1: briefly)")
@@ -97,6 +100,9 @@ def train_recipe(options):
 
 def show_results(options):
     """Print the results table as Markdown or JSON."""
+    if options.compare:
+        print(comparison(*options.compare))
+        return
     rows = result_rows(study=options.study)
     print(json.dumps(rows, indent=1) if options.json else results_table(rows))
 

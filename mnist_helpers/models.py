@@ -1,5 +1,6 @@
 """Every architecture, one function or class each. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
 
+import torch
 from torch import nn
 
 
@@ -38,7 +39,195 @@ def mlp_baseline(width=256, dropout=0.3):
     return network((width, width), dropout, batch_norm=True)
 
 
-MODELS = {model.__name__: model for model in (network, improved_network, mlp_baseline)}
+def lenet5():
+    """Return LeNet-5 with today's parts (ReLU, max-pooling, full connections): 61,706 parameters.
+
+    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998).
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),  # (B, 6, 28, 28)
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # (B, 6, 14, 14)
+        nn.Conv2d(6, 16, 5),  # (B, 16, 10, 10)
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # (B, 16, 5, 5)
+        nn.Flatten(),  # (B, 400)
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),  # (B, 10) logits
+    )
+
+
+def cnn_dropout():
+    """Return the first dropout CNN of the source project, without an activation between its convolutions.
+
+    Its text says two max-pools; the 3,136 = 16*14*14 inputs of its first linear layer mean one.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),  # (B, 8, 28, 28)
+        nn.Dropout2d(0.4),
+        nn.MaxPool2d(2),  # (B, 8, 14, 14)
+        nn.Conv2d(8, 16, 3, padding=1),  # (B, 16, 14, 14)
+        nn.Dropout2d(0.2),
+        nn.Flatten(),  # (B, 3136)
+        *_linear_layers((3136, 784, 196, 49), (0.6, 0.3, 0.15)),
+    )
+
+
+def cnn_tuned():
+    """Return the second dropout CNN of the source project: pooled twice, with smaller linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),  # (B, 8, 28, 28)
+        nn.Dropout2d(0.4),
+        nn.AvgPool2d(2),  # (B, 8, 14, 14)
+        nn.Conv2d(8, 16, 3, padding=1),  # (B, 16, 14, 14)
+        nn.Dropout2d(0.2),
+        nn.MaxPool2d(2),  # (B, 16, 7, 7)
+        nn.Flatten(),  # (B, 784)
+        *_linear_layers((784, 512, 128, 64), (0.5, 0.3, 0.15)),
+    )
+
+
+def keras_cnn():
+    """Return the Keras-style CNN of the source project: two convolutions, one pooling, one linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(1, 64, 3),  # (B, 64, 26, 26)
+        nn.ReLU(),
+        nn.Conv2d(64, 32, 3),  # (B, 32, 24, 24)
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # (B, 32, 12, 12)
+        nn.Flatten(),  # (B, 4608)
+        nn.Linear(4608, 10),  # (B, 10) logits
+    )
+
+
+# (channels, kernel side, stride) of each convolution, as published
+CONV_BN_RELU = (
+    *((32, 3, 2), (32, 3, 1), (64, 1, 1), (64, 3, 2), (128, 1, 1), (128, 3, 1), (128, 1, 1), (128, 3, 2)),
+    *((256, 1, 1), (256, 3, 1), (256, 1, 1), (256, 3, 1), (512, 1, 1), (512, 3, 1), (512, 1, 1), (512, 3, 2)),
+    *((1024, 1, 1), (1024, 3, 1), (1024, 1, 1)),
+)
+
+
+def conv_bn_relu(width=1.0):
+    """Return the Conv-BN-ReLU network of the source project: 19 convolutions, 17,798,506 parameters at width 1.
+
+    Every convolution has padding 1, the 1x1 ones too, so that these let the feature maps grow by 2.
+
+    Args:
+        width: all channel counts are multiplied by it.
+    """
+    layers, inputs = [], 1
+    for channels, kernel, stride in CONV_BN_RELU:
+        outputs = round(channels * width)
+        layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions whose result is added to their input (He, Zhang, Ren and Sun 2016), or to its projection."""
+
+    def __init__(self, inputs, outputs, stride=1):
+        super().__init__()
+        self.change = nn.Sequential(*_conv_block(inputs, outputs, stride), *_conv_block(outputs, outputs)[:-1])
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, images):
+        """Return (B, outputs, H / stride, W / stride)."""
+        return torch.relu(self.change(images) + self.shortcut(images))
+
+
+def resnet_small(width=16):
+    """Return a small residual network: three stages of `width`, 2 and 4 times as many channels."""
+    return nn.Sequential(
+        *_conv_block(1, width),  # (B, 16, 28, 28)
+        nn.MaxPool2d(2),  # (B, 16, 14, 14)
+        Residual(width, width),
+        Residual(width, 2 * width, stride=2),  # (B, 32, 7, 7)
+        Residual(2 * width, 4 * width, stride=2),  # (B, 64, 4, 4)
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),  # (B, 64)
+        nn.Linear(4 * width, 10),  # (B, 10) logits
+    )
+
+
+class Dense(nn.Module):
+    """Convolutions that each see everything before them, concatenated (Huang, Liu, van der Maaten, Weinberger 2017)."""
+
+    def __init__(self, inputs, growth, n_layers):
+        super().__init__()
+        blocks = [_conv_block(inputs + layer * growth, growth) for layer in range(n_layers)]
+        self.layers = nn.ModuleList(nn.Sequential(*block) for block in blocks)
+
+    def forward(self, images):
+        """Return (B, inputs + n_layers * growth, H, W)."""
+        for layer in self.layers:
+            images = torch.cat([images, layer(images)], dim=1)
+        return images
+
+
+def densenet_small(growth=12):
+    """Return a small densely connected network: two dense blocks with a pooling transition between them."""
+    first = 2 * growth + 4 * growth
+    second = first // 2 + 4 * growth
+    return nn.Sequential(
+        *_conv_block(1, 2 * growth),  # (B, 24, 28, 28)
+        nn.MaxPool2d(2),  # (B, 24, 14, 14)
+        Dense(2 * growth, growth, 4),  # (B, 72, 14, 14)
+        nn.Conv2d(first, first // 2, 1, bias=False),  # (B, 36, 14, 14)
+        nn.BatchNorm2d(first // 2),
+        nn.ReLU(),
+        nn.AvgPool2d(2),  # (B, 36, 7, 7)
+        Dense(first // 2, growth, 4),  # (B, 84, 7, 7)
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),  # (B, 84)
+        nn.Linear(second, 10),  # (B, 10) logits
+    )
+
+
+def _conv_block(inputs, outputs, stride=1):
+    """Return a 3x3 convolution, batch normalisation and ReLU; the normalisation makes a bias superfluous."""
+    return [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _linear_layers(widths, dropouts):
+    """Return linear layers of these widths with ReLU and dropout between them, and a last one to ten logits."""
+    layers = []
+    for inputs, outputs, dropout in zip(widths, widths[1:], dropouts):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+    return [*layers, nn.Linear(widths[-1], 10)]
+
+
+@torch.no_grad()
+def normal_initialisation(model):
+    """Draw each linear layer's weights from N(0, 1 / sqrt(n)), n its number of inputs, and set its biases to 0."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def glorot_initialisation(model):
+    """Draw all weights evenly from Glorot and Bengio's range (2010) and set biases to 0, as Keras does by default."""
+    for layer in model.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisation}
+MODELS = {
+    model.__name__: model
+    for model in (
+        *(network, improved_network, mlp_baseline, lenet5, cnn_dropout, cnn_tuned, keras_cnn),
+        *(conv_bn_relu, resnet_small, densenet_small),
+    )
+}
 
 
 def build_model(name, **arguments):

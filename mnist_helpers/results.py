@@ -9,7 +9,8 @@ from .checkpoints import save_model
 from .data import load_data
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .files import write_atomically
-from .recipes import RECIPES, find_recipe, run
+from .recipes import RECIPES, find_recipe
+from .runs import run
 from .statistics import paired_difference, wilson_interval
 from .training import EpochResult, History
 
@@ -128,6 +129,24 @@ def differences_table(pairs, runs=None, quantity="validation_accuracy"):
         mean, low, high = (f"{value:+.{places}f}" for value in (found.mean, found.low, found.high))
         lines.append(f"| `{first}` - `{second}` | {mean} | {low} to {high} | {found.p_value:.2g} | {n_seeds} |")
     return "\n".join(lines)
+
+
+def comparison(first, second):
+    """Return tables of the paired differences between two recipes, on validation and, where both are scored, on test.
+
+    All recorded runs count, this machine's too, for each kind of device by itself. Raises ValueError if no device has
+    two seeds of both.
+    """
+    records, parts = load_records(), []
+    for device in sorted({one["device"] for one in records}):
+        runs = full_runs(records, device)
+        for quantity in ("validation_accuracy", "test_accuracy"):
+            scored = {name: [one for one in runs[name] if one[quantity] is not None] for name in (first, second)}
+            if len({one["seed"] for one in scored[first]} & {one["seed"] for one in scored[second]}) > 1:
+                parts.append(f"on {device}\n\n{differences_table([(first, second)], scored, quantity)}")
+    if not parts:
+        raise ValueError(f"{first} and {second} have not been run with two seeds in common: train them first")
+    return "\n\n".join(parts)
 
 
 def result_rows(records=None, study=""):

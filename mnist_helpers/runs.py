@@ -1,0 +1,125 @@
+"""Training a recipe, and scoring it."""
+
+import platform
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from .environment import choose_device, quick, quick_mode, seeded
+from .evaluation import score_on_test
+from .loaders import make_loaders
+from .models import INITIALISATIONS, build_model, count_parameters
+from .recipes import RECIPES, find_recipe
+from .training import History, fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its JSON-ready `record`, the trained `model` and the `history` of its epochs."""
+
+    record: dict
+    model: nn.Module
+    history: History
+
+
+def run(name, digits, seed=0, *, device=None, progress=True):
+    """Train the recipe called `name` on `digits`, score its last epoch, and return the `Run`.
+
+    It is scored on validation, and on test unless it is a variant in a study.
+
+    Quick mode trains for two epochs on 4,000 images and says so in the record.
+
+    Args:
+        digits: `Digits` for training and validation; the test part is loaded by `evaluation` when training is over.
+        seed: of initialisation, batch order and dropout.
+        device: the best one here unless named.
+
+    Raises:
+        ValueError: no such recipe.
+        DataError: the test part of the digits' set is not to be had.
+        TrainingError: the loss became NaN or infinite.
+        KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
+    """
+    recipe, device = find_recipe(name), choose_device(device)
+    model, history, loader = _train(recipe, digits, seed, device, progress)
+    kept = history.best if recipe.keep_best else history.epochs[-1]
+    record = {
+        "recipe": name,
+        "settings": recipe.settings(),
+        "seed": seed,
+        "source": digits.source,
+        "quick": quick_mode(),
+        "trained_on": len(loader.labels),
+        **_machine(device),
+        "parameters": count_parameters(model),
+        "epochs": len(history),
+        "seconds": round(history.seconds, 2),
+        "validation_accuracy": kept.validation_accuracy,
+        "validation_loss": kept.validation_loss,
+        **_test_fields(recipe, model, digits),
+        "history": [asdict(result) for result in history.epochs],
+    }
+    return Run(record, model, history)
+
+
+def _train(recipe, digits, seed, device, progress):
+    """Return (trained model, history, training loader) of a recipe, after what it continues."""
+    train_loader, validation_loader = make_loaders(
+        digits,
+        recipe.batch_size,
+        recipe.normalisation,
+        seed,
+        device,
+        limit=quick(None, short=4000),
+        augmentation=recipe.augmentation,
+    )
+    if recipe.start:
+        model, before, _ = _train(RECIPES[recipe.start], digits, seed, device, progress)
+    else:
+        before = None
+        with seeded(seed):
+            model = build_model(recipe.model, **recipe.model_arguments)
+            if recipe.initialisation:
+                INITIALISATIONS[recipe.initialisation](model)
+            model = model.to(device)
+    n_epochs = quick(recipe.epochs, short=2)
+    optimizer = getattr(torch.optim, recipe.optimizer)(model.parameters(), **recipe.optimizer_arguments)
+    scheduler = _make_scheduler(recipe, optimizer, n_epochs, len(train_loader))
+    options = {"scheduler": scheduler, "seed": seed, "progress": progress, "restore_best": recipe.keep_best}
+    history = fit(model, train_loader, validation_loader, optimizer, n_epochs, after=before, **options)
+    if history.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return model, history, train_loader
+
+
+def _make_scheduler(recipe, optimizer, n_epochs, n_batches):
+    if recipe.scheduler is None:
+        return None
+    length = {"CosineAnnealingLR": {"T_max": n_epochs}, "OneCycleLR": {"total_steps": n_epochs * n_batches}}
+    arguments = recipe.scheduler_arguments | length.get(recipe.scheduler, {})
+    return getattr(torch.optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
+
+
+def _test_fields(recipe, model, digits):
+    """Return what the record says about the test set; of a study's variant, nothing."""
+    if recipe.study:
+        return {"test_accuracy": None, "test_loss": None, "test_predictions": None, "data": digits.checksums}
+    test = score_on_test(model, recipe.normalisation, digits.source)
+    return {
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "test_predictions": test.predictions,
+        "data": {**digits.checksums, **test.checksums},
+    }
+
+
+def _machine(device):
+    """Return where and with what a run is computed, for its record."""
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
