@@ -4,9 +4,9 @@ Run from anywhere in the project: python benchmarks/augment.py. Needs no network
 """
 
 import statistics
-import time
 
 import torch
+from timing import seconds
 from torchvision import transforms
 
 from mnist_helpers.augment import Augmentation
@@ -15,15 +15,6 @@ from mnist_helpers.environment import choose_device, seeded
 
 REPEATS = 5  # each way in turn, so that a drift of the machine's speed meets both
 BATCH, FEW = 512, 1000  # images at a time on the device; images that torchvision gets in each repeat
-
-
-def seconds(work, *arguments):
-    """Return how long one call of `work` takes."""
-    start = time.perf_counter()
-    work(*arguments)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main():

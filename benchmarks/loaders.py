@@ -4,9 +4,9 @@ Run from anywhere in the project: python benchmarks/loaders.py. Needs no network
 """
 
 import statistics
-import time
 
 import torch
+from timing import seconds
 
 from mnist_helpers.data import load_data
 from mnist_helpers.environment import choose_device, seeded
@@ -15,15 +15,6 @@ from mnist_helpers.models import network
 from mnist_helpers.training import train_one_epoch
 
 REPEATS = 5  # each kind of loader in turn, so that a drift of the machine's speed meets both
-
-
-def seconds(work):
-    """Return how long one call of `work` takes."""
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def read_all(loader):

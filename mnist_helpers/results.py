@@ -109,13 +109,18 @@ def recorded_difference(first, second, runs, quantity="validation_accuracy"):
     Raises:
         ValueError: fewer than two seeds have this quantity for both; see also `statistics.paired_difference`.
     """
+    pairs = _pairs(first, second, runs, quantity)
+    if len(pairs) < 2:
+        raise ValueError(f"{first} and {second} have no two seeds in common whose {quantity} is recorded")
+    return paired_difference(*zip(*pairs)), len(pairs)
+
+
+def _pairs(first, second, runs, quantity):
+    """Return two recipes' figures, a pair for each seed that has both."""
     figures = [
         {one["seed"]: one[quantity] for one in runs[name] if one[quantity] is not None} for name in (first, second)
     ]
-    seeds = sorted(figures[0].keys() & figures[1].keys())
-    if len(seeds) < 2:
-        raise ValueError(f"{first} and {second} have no two seeds in common whose {quantity} is recorded")
-    return paired_difference(*([by_seed[seed] for seed in seeds] for by_seed in figures)), len(seeds)
+    return [(figures[0][seed], figures[1][seed]) for seed in sorted(figures[0].keys() & figures[1].keys())]
 
 
 def differences_table(pairs, runs=None, quantity="validation_accuracy"):
@@ -141,9 +146,8 @@ def comparison(first, second):
     for device in sorted({one["device"] for one in records}):
         runs = full_runs(records, device)
         for quantity in ("validation_accuracy", "test_accuracy"):
-            scored = {name: [one for one in runs[name] if one[quantity] is not None] for name in (first, second)}
-            if len({one["seed"] for one in scored[first]} & {one["seed"] for one in scored[second]}) > 1:
-                parts.append(f"on {device}\n\n{differences_table([(first, second)], scored, quantity)}")
+            if len(_pairs(first, second, runs, quantity)) > 1:
+                parts.append(f"on {device}\n\n{differences_table([(first, second)], runs, quantity)}")
     if not parts:
         raise ValueError(f"{first} and {second} have not been run with two seeds in common: train them first")
     return "\n\n".join(parts)

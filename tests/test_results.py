@@ -201,6 +201,27 @@ def test_pairs_are_made_by_seed_and_not_by_place():
         results.recorded_difference("one", "three", {**runs, "three": made({0: 1.0})})
 
 
+def test_command_compares_two_recipes_on_each_device(project, capsys):
+    for seed, (one, other) in enumerate(((98.0, 98.1), (98.2, 98.4))):
+        for device in ("cpu", "cuda"):
+            for name, figure in (("mlp_baseline", one), ("mlp_plateau", other)):
+                settings = RECIPES[name].settings()
+                record = make_record(seed, figure + 0.5, figure, recipe=name, settings=settings, device=device)
+                write(project / device, record)
+    (project / "records").mkdir()
+    for device in ("cpu", "cuda"):
+        for path in (project / device / "records").glob("*/*.json"):
+            target = project / "records" / path.parent.name / f"{device}-{path.name}"
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+    assert main(["results", "--compare", "mlp_plateau", "mlp_baseline"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("on cpu") == out.count("on cuda") == 2, "validation and test"
+    assert out.count("| `mlp_plateau` - `mlp_baseline` | +0.150 |") == 4
+    assert main(["results", "--compare", "mlp_plateau", "network"]) == 2
+    assert "have not been run with two seeds in common: train them first" in capsys.readouterr().err
+
+
 def test_the_history_of_a_record_is_that_of_its_run(short):
     finished = run("mlp_baseline", load_data(), device="cpu", progress=False)
     history = results.recorded_history(json.loads(json.dumps(finished.record)))
