@@ -17,12 +17,14 @@ class CheckpointError(RuntimeError):
     """Saved weights or their card are missing, damaged, or do not fit."""
 
 
-def save_model(model, path, card):
+def save_model(model, path, card, half=False):
     """Write a model's weights to `path` (`.pth`) and its card beside it (`.json`), each atomically.
 
     Args:
+        half: write float16 numbers, which take half the space; `load_model` makes float32 of them again.
         card: what to remember, JSON-ready; it must hold "model" (a name in `models.MODELS`) and "model_arguments",
-            from which `load_model` rebuilds the architecture. "format" and the weights' "sha256" are added.
+            from which `load_model` rebuilds the architecture. "format", the weights' number format "weights" and
+            their "sha256" are added.
 
     Raises:
         ValueError: `path` does not end in `.pth`, or the card does not describe this model.
@@ -31,7 +33,9 @@ def save_model(model, path, card):
     path = Path(path)
     if path.suffix != ".pth":
         raise ValueError(f"weights are saved in a .pth file, not in {path.name}")
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     try:
         _rebuild(card).load_state_dict(state)  # what could not be loaded again must not be written
     except RuntimeError as error:
@@ -39,13 +43,15 @@ def save_model(model, path, card):
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    card = {"format": FORMAT, **card, "sha256": sha256(content)}
+    card = {"format": FORMAT, **card, "weights": "float16" if half else "float32", "sha256": sha256(content)}
     write_atomically(path, content)
     write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
 
 
 def load_model(name, device=None):
     """Rebuild a saved model with its weights, in evaluation mode, on `device` (the best one here unless named).
+
+    Its card is the model's attribute `card`.
 
     Args:
         name: a recipe's name or a file's, looked up among this machine's runs and then in `saved_models/`; or a path
@@ -63,6 +69,7 @@ def load_model(name, device=None):
     except Exception as error:  # whatever arguments that do not fit provoke in building the model
         raise CheckpointError(f"{path.with_suffix('.json')} describes no model: {_first_line(error)}") from error
     _fill(model, _unpack(content, path), path)
+    model.card = card
     return model.to(choose_device(device)).eval()
 
 

@@ -1,13 +1,22 @@
-"""Exact loss and accuracy of a model, and the one place where the test set is read."""
+"""What a model answers, exact loss and accuracy, calibration, and the one place where the test set is read."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
+from torch import nn
 from torch.nn import functional as F
 
-from .data import load_part
+from .checkpoints import load_model
+from .data import Digits, load_part
 from .loaders import ResidentLoader
+
+# Test images whose label most of several human readers contradict, with the digit that they read, and images that they
+# could not agree on (Northcutt, Athalye and Mueller, "Pervasive label errors in test sets", 2021)
+LABEL_ERRORS = {947: 9, 1621: 6, 1901: 4, 2462: 0, 2597: 3, 3558: 0, 5937: 3, 6651: 6, 6783: 6, 9729: 6}
+DISPUTED = (2130, 2654, 3520, 8527, 9679)
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,8 @@ class TestScore:
         accuracy: percent.
         loss: mean cross-entropy in nats.
         predictions: one character a test image, "0" to "9", in the test set's order.
+        digits: the test images and their labels, to look at.
+        logits: float32 (N, 10), in the same order.
         source: "mnist", say; see `data.Digits`.
         checksums: of the test files.
     """
@@ -27,11 +38,37 @@ class TestScore:
     accuracy: float
     loss: float
     predictions: str
-    source: str
-    checksums: dict
+    digits: Digits
+    logits: torch.Tensor
 
 
-def predict(model, loader):
+def predict(images, model="resnet_small"):
+    """Return (digits int64 (N,), probabilities float32 (N, 10)) that a saved network reads in images in MNIST's form.
+
+    `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
+
+    Args:
+        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0, a tensor, an array or a PIL image. `mnist_form` brings
+            other pictures into this form.
+        model: the name of a saved model, or one that `checkpoints.load_model` returned.
+
+    Raises:
+        ValueError: images of another shape or dtype, or a model that did not come from `load_model`.
+        CheckpointError: no such model is saved.
+    """
+    images = torch.as_tensor(np.array(images) if not isinstance(images, torch.Tensor) else images)
+    if images.dtype != torch.uint8 or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
+        raise ValueError(f"images must be uint8 (N, 28, 28) or (28, 28), not {images.dtype} {tuple(images.shape)}")
+    model = load_model(model) if isinstance(model, str) else model
+    batch = images.view(-1, 28, 28)
+    digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
+    loader = ResidentLoader(digits, 1000, _normalisation(model), device=next(model.parameters()).device)
+    probabilities = predict_logits(model, loader).softmax(dim=1)
+    answers = probabilities.argmax(dim=1)
+    return (answers, probabilities) if images.ndim == 3 else (answers.item(), probabilities[0])
+
+
+def predict_logits(model, loader):
     """Return the model's logits on all of an unshuffled loader, in its order: float32 (N, 10) on the CPU."""
     return _forward(model, loader)[0].cpu()
 
@@ -50,22 +87,60 @@ def accuracy(logits, labels):
     return 100 * (logits.argmax(dim=1) == labels).sum().item() / len(labels)
 
 
-def score_on_test(model, normalisation="half", source="mnist"):
+def score_on_test(model, normalisation=None, source="mnist"):
     """Score a finished system on the test set: nothing that is still being chosen may come here.
 
-    `source` is that of the digits it was trained on (`Digits.source`). Raises DataError if the files are not to be had.
+    Args:
+        normalisation: as in `loaders.NORMALISATIONS`; that of its card for a model that `load_model` returned.
+        source: that of the digits it was trained on (`Digits.source`).
+
+    Raises:
+        DataError: the files are not to be had.
+        ValueError: the normalisation is neither given nor in a card.
     """
     digits = load_part(source, train=False)
     device = next(model.parameters()).device
-    loader = ResidentLoader(digits, 1000, normalisation, device=device)
-    logits = predict(model, loader)
+    loader = ResidentLoader(digits, 1000, normalisation or _normalisation(model), device=device)
+    logits = predict_logits(model, loader)
     return TestScore(
         accuracy=accuracy(logits, digits.labels),
         loss=F.cross_entropy(logits, digits.labels).item(),
         predictions="".join(str(digit) for digit in logits.argmax(dim=1).tolist()),
-        source=digits.source,
-        checksums=digits.checksums,
+        digits=digits,
+        logits=logits,
     )
+
+
+def fit_temperature(logits, labels):
+    """Return the number T for which the probabilities softmax(logits / T) have the smallest cross-entropy.
+
+    Args:
+        logits: (N, 10), of validation images: to fit it on the test set would be to train on it.
+        labels: int64 (N,).
+
+    Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks" (2017).
+    """
+
+    def loss(log_temperature):
+        return F.cross_entropy(logits / np.exp(log_temperature), labels).item()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def committee(logits):
+    """Return the logarithms of a committee's probabilities (N, 10), the mean of its members'; they serve as logits.
+
+    `logits` are the members', each (N, 10), for the same images in the same order.
+    """
+    return torch.stack([one.softmax(dim=1) for one in logits]).mean(dim=0).log()
+
+
+def _normalisation(model: nn.Module):
+    """Return the normalisation that a saved model was trained with, from its card."""
+    try:
+        return model.card["settings"]["normalisation"]
+    except (AttributeError, KeyError):
+        raise ValueError("this model has no card that tells its normalisation: take one from load_model") from None
 
 
 @contextmanager

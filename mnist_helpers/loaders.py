@@ -14,6 +14,8 @@ NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
     "raw": (0.0, 1 / 255),  # from 0 to 255, as stored
 }
 
+SPLIT = "80 % for training, 20 % for validation, stratified, random_state 42"  # what `stratified_split` does by itself
+
 
 def stratified_split(labels, validation_fraction=0.2, seed=42):
     """Split example numbers into (training, validation) int64 tensors with the same share of each class in both.

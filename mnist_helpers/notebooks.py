@@ -20,6 +20,7 @@ from .files import write_atomically
 from .results import readme_with_table, results_table
 
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures belong on the page, whoever calls
+LARGEST = 10_000_000  # bytes of a published file
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LINKS = (  # where the repository's address stands in notebooks and README
     r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/)",
@@ -111,6 +112,9 @@ def publish():
     root, runs = project_root(), runs_folder()
     for pattern in ("records/*/mnist-*.json", "saved_models/*"):
         for path in runs.glob(pattern):
+            if path.stat().st_size > LARGEST:
+                print(f"{path.name} stays in {path.parent}: it is too large for the repository, its card is not")
+                continue
             write_atomically(root / path.relative_to(runs), path.read_bytes())
     for path, notebook in executed.items():
         write_atomically(path, nbformat.writes(notebook) + "\n")

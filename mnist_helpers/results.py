@@ -1,20 +1,25 @@
 """Records of finished runs, one small JSON file each, and the results table made from them."""
 
+import copy
 import json
 import warnings
 from itertools import groupby
 from statistics import mean, stdev
 
+import torch
+
 from .checkpoints import save_model
 from .data import load_data
 from .environment import choose_device, project_root, quick_mode, runs_folder
+from .evaluation import predict_logits, score_on_test
 from .files import write_atomically
+from .loaders import SPLIT, ResidentLoader
 from .recipes import RECIPES, find_recipe
 from .runs import run
 from .statistics import paired_difference, wilson_interval
 from .training import EpochResult, History
 
-FIELDS = ("parameters", "epochs", "seconds", "validation_accuracy", "test_accuracy", "test_predictions")
+FIELDS = ("parameters", "epochs", "seconds", "threads", "validation_accuracy", "test_accuracy", "test_predictions")
 KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
 MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
 
@@ -39,13 +44,28 @@ def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
     finished = run(name, digits, seed, device=device, progress=progress)
     result = finished.record
     if seed == 0 and digits.source == "mnist" and not recipe.study:
-        bulky = ("history", "test_predictions")
-        card = {key: value for key, value in result.items() if key not in bulky}
-        card |= {"model": recipe.model, "model_arguments": recipe.model_arguments}
-        save_model(finished.model, runs_folder() / "saved_models" / f"{recipe.saved_as or name}.pth", card)
+        keep_weights(finished, digits)
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
     write_atomically(runs_folder() / "records" / name / file, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def keep_weights(finished, digits):
+    """Save a `Run`'s weights and card among this machine's runs, as float16 where that changes no prediction.
+
+    The predictions are those on all of `digits`, which it was trained and validated on, and on the test set.
+    """
+    record, recipe = finished.record, RECIPES[finished.record["recipe"]]
+    bulky = ("history", "test_predictions")
+    card = {key: value for key, value in record.items() if key not in bulky}
+    card |= {"model": recipe.model, "model_arguments": recipe.model_arguments, "split": SPLIT}
+    loader = ResidentLoader(digits, 1000, recipe.normalisation, device=next(finished.model.parameters()).device)
+    halved = copy.deepcopy(finished.model).half().float()
+    answers = [predict_logits(model, loader).argmax(dim=1) for model in (finished.model, halved)]
+    half = torch.equal(*answers) and (
+        score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
+    )
+    save_model(finished.model, runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth", card, half)
 
 
 def load_records(folders=None):
@@ -193,7 +213,8 @@ def results_table(rows=None):
         if row["seeds"]:
             cells += [_cell(row, "test"), _cell(row, "validation"), str(len(row["seeds"]))]
             seconds = f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}"
-            cells += [f"{row['parameters']:,}", str(row["epochs"]), seconds, row["device"]]
+            device = row["device"] if row["device"] != "cpu" else f"cpu, {row['threads']} threads"
+            cells += [f"{row['parameters']:,}", str(row["epochs"]), seconds, device.replace("1 threads", "1 thread")]
             cells.append(f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}")
         else:
             cells += ["not measured"] + [""] * 7
@@ -222,7 +243,7 @@ def _row(runs):
         "test_images": len(first["test_predictions"] or ""),
         "seeds": [one["seed"] for one in runs],
         "seconds": mean(one["seconds"] for one in runs),
-        **{key: first[key] for key in ("parameters", "epochs", "device", "trained_on", "source", "quick")},
+        **{key: first[key] for key in ("parameters", "epochs", "threads", *KEY[1:])},
     }
 
 
@@ -230,7 +251,7 @@ def _empty_row(name):
     recipe = RECIPES[name]
     unknown = (
         "validation_accuracy_mean validation_accuracy_std test_accuracy_mean test_accuracy_std test_images seeds "
-        "parameters epochs seconds device trained_on source quick"
+        "parameters epochs seconds threads device trained_on source quick"
     )
     known = {"recipe": name, "published_accuracy": recipe.published_accuracy, "note": recipe.note, "seeds": []}
     return dict.fromkeys(unknown.split()) | known

@@ -110,7 +110,7 @@ def _test_fields(recipe, model, digits):
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
         "test_predictions": test.predictions,
-        "data": {**digits.checksums, **test.checksums},
+        "data": {**digits.checksums, **test.digits.checksums},
     }
 
 

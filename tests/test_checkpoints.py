@@ -45,6 +45,17 @@ def test_load_rebuilds_what_was_saved(saved, model, by_path):
     assert read_card("small")["seed"] == 3 and read_card("small")["format"] == 1
 
 
+def test_half_takes_half_the_space_and_loads_as_float32(saved, model, project):
+    save_model(model, project / "half.pth", CARD, half=True)
+    loaded = load_model(project / "half.pth", device="cpu")
+    assert loaded.card == read_card(project / "half.pth") and loaded.card["weights"] == "float16"
+    for name, value in model.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded.state_dict()[name], expected) and loaded.state_dict()[name].dtype == value.dtype
+    assert read_card(saved)["weights"] == "float32"
+    assert (project / "half.pth").stat().st_size < 0.7 * saved.stat().st_size
+
+
 def test_the_file_is_a_plain_state_dict(saved, model):
     state = torch.load(saved, weights_only=True)
     assert list(state) == list(model.state_dict())

@@ -3,11 +3,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import mnist_helpers
+from mnist_helpers.checkpoints import load_model, save_model
 from mnist_helpers.environment import seeded
-from mnist_helpers.evaluation import accuracy, evaluate, predict, score_on_test
+from mnist_helpers.evaluation import (
+    accuracy,
+    committee,
+    evaluate,
+    fit_temperature,
+    predict,
+    predict_logits,
+    score_on_test,
+)
 from mnist_helpers.loaders import ResidentLoader
 from mnist_helpers.models import mlp_baseline
 
@@ -26,7 +36,7 @@ def test_is_exact_however_the_batches_are_cut(digits, model):
     for batch_size in (1, 7, 64, 203, 500):
         loader = ResidentLoader(digits, batch_size, device="cpu")
         assert evaluate(model, loader) == pytest.approx(expected, rel=1e-5)
-        predicted = predict(model, loader)
+        predicted = predict_logits(model, loader)
         torch.testing.assert_close(predicted, logits)
         assert not predicted.requires_grad
 
@@ -44,7 +54,7 @@ def test_leaves_weights_statistics_and_modes_alone(digits, model):
 def test_modes_come_back_after_an_error(model):
     model.train()
     with pytest.raises(RuntimeError):
-        predict(model, [(torch.zeros(2, 5), torch.zeros(2))])
+        predict_logits(model, [(torch.zeros(2, 5), torch.zeros(2))])
     assert model.training
 
 
@@ -59,11 +69,60 @@ def test_accuracy_is_percent():
 
 
 def test_score_on_test_reads_the_test_part(project, model):
-    score = score_on_test(model, source="sklearn-digits")
+    score = score_on_test(model, "half", "sklearn-digits")
+    assert score.logits.argmax(dim=1).tolist() == [int(digit) for digit in score.predictions]
     assert len(score.predictions) == 360 and set(score.predictions) <= set("0123456789")
     labels = mnist_helpers.load_digits_sample(train=False).labels
     right = sum(int(digit) == label for digit, label in zip(score.predictions, labels.tolist()))
-    assert score.accuracy == pytest.approx(100 * right / 360) and score.source == "sklearn-digits"
+    assert score.accuracy == pytest.approx(100 * right / 360) and score.digits.source == "sklearn-digits"
+
+
+@pytest.fixture
+def saved(project, model):
+    """The model under the name "small", trained, its card says, on pixels from 0 to 1."""
+    card = {"model": "mlp_baseline", "model_arguments": {}, "settings": {"normalisation": "unit"}}
+    save_model(model, project / "saved_models" / "small.pth", card)
+    return load_model("small", device="cpu")
+
+
+def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits, saved):
+    answers, probabilities = predict(digits.images, "small")
+    with torch.no_grad():
+        expected = saved(digits.images[:, None] / 255).softmax(dim=1)
+    torch.testing.assert_close(probabilities, expected)
+    assert torch.equal(answers, expected.argmax(dim=1))
+    for image in (digits.images[0], digits.images[0].numpy(), Image.fromarray(digits.images[0].numpy())):
+        digit, shares = predict(image, saved)
+        assert digit == answers[0].item() and shares.shape == (10,)
+        torch.testing.assert_close(shares, expected[0])
+
+
+@pytest.mark.parametrize("images", [torch.zeros(28, 28), torch.zeros(8, 8, dtype=torch.uint8)])
+def test_predict_refuses_what_is_not_in_mnists_form(images, saved):
+    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not torch"):
+        predict(images, saved)
+
+
+def test_the_card_tells_score_on_test_the_normalisation(saved, model):
+    by_card, said, other = (score_on_test(saved, name, "sklearn-digits").logits for name in (None, "unit", "half"))
+    assert torch.equal(by_card, said) and not torch.equal(by_card, other)
+    with pytest.raises(ValueError, match="no card that tells its normalisation"):
+        score_on_test(model, source="sklearn-digits")
+
+
+def test_fit_temperature_finds_how_overconfident_logits_were_made():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 10, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).flatten()  # perfectly calibrated
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.02)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.06)
+
+
+def test_a_committee_has_the_mean_of_its_members_probabilities():
+    members = [torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])]
+    mean = (members[0].softmax(dim=1) + members[1].softmax(dim=1)) / 2
+    torch.testing.assert_close(committee(members).softmax(dim=1), mean)
+    assert committee(members).argmax() == 0, "the surer member prevails"
 
 
 def test_nothing_but_evaluation_reads_the_test_set():

@@ -41,7 +41,9 @@ def test_committed_notebook_is_a_full_run_on_mnist(path):
 
 
 def assert_one_picture_where_it_plots(notebook):
-    plotting = re.compile(r"\b(show5|image_grid|(compare_)?curves|schedules|class_balance|scatter_digits|plt\.\w+)\(")
+    plotting = re.compile(
+        r"\b(show5|image_grid|(compare_)?curves|schedules|reliability|class_balance|scatter_digits|plt\.\w+)\("
+    )
     for cell in code_cells(notebook):
         assert len(pictures(cell)) == bool(plotting.search(cell.source)), cell.source
 
@@ -152,6 +154,7 @@ def test_publish_promotes_outputs_records_weights_and_readme_together(copy, monk
     shutil.copy(seed0, seed0.with_name("sklearn-digits-1149-cpu-seed0.json"))
     for other in seed0.parent.glob("mnist-*-seed[1-9].json"):
         other.unlink()
+    (runs / "saved_models" / "large.pth").write_bytes(bytes(notebooks.LARGEST + 1))
     monkeypatch.delenv("QUICK")
     monkeypatch.setattr(notebooks, "load_data", lambda: type("Found", (), {"source": "mnist"}))
     monkeypatch.setattr(notebooks, "execute_all", lambda: {path: executed})

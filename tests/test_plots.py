@@ -5,7 +5,16 @@ import torch
 from matplotlib.figure import Figure
 
 from mnist_helpers.loaders import make_loaders
-from mnist_helpers.plots import class_balance, compare_curves, curves, image_grid, scatter_digits, schedules, show5
+from mnist_helpers.plots import (
+    class_balance,
+    compare_curves,
+    curves,
+    image_grid,
+    reliability,
+    scatter_digits,
+    schedules,
+    show5,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -153,9 +162,20 @@ def test_points_are_drawn_as_the_digits_they_are():
     assert len({tuple(group.get_facecolor()[0]) for group in axes.collections}) == 10
 
 
+def test_reliability_sets_accuracy_against_confidence_bin_by_bin():
+    probabilities = np.zeros((8, 10))
+    probabilities[:4, :2] = 0.9, 0.1  # four at 0.9, of which three are right
+    probabilities[4:, :2] = 0.55, 0.45  # four at 0.55, all right
+    axes = reliability(probabilities, [0, 0, 0, 1, 0, 0, 0, 0])
+    points = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert np.allclose(points, [(0.55, 1), (0.9, 0.75)])
+    assert [text.get_text() for text in axes.texts] == ["4", "4"]
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda ax: reliability(np.eye(10), np.arange(10), ax=ax),
         lambda ax: curves(HISTORY, ax=ax),
         lambda ax: compare_curves({"one": [HISTORY]}, ax=ax),
         lambda ax: schedules({"step": [1e-3]}, 1, ax=ax),
