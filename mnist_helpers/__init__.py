@@ -6,11 +6,22 @@ from .environment import choose_device, quick, seeded
 from .evaluation import committee, evaluate, fit_temperature, predict, predict_logits, score_on_test
 from .loaders import make_loaders, stratified_split
 from .models import count_parameters, improved_network, mlp_baseline, network
-from .plots import class_balance, compare_curves, curves, image_grid, reliability, scatter_digits, schedules, show5
+from .plots import (
+    accuracy_against,
+    class_balance,
+    compare_curves,
+    curves,
+    image_grid,
+    reliability,
+    scatter_digits,
+    schedules,
+    show5,
+)
 from .results import load_records, record_run, result_rows, results_table
 from .training import fit, learning_rates
 
 __all__ = [
+    "accuracy_against",
     "choose_device",
     "class_balance",
     "committee",

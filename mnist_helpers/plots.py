@@ -193,6 +193,27 @@ def reliability(probabilities, labels, bins=10, ax=None):
     return ax
 
 
+def accuracy_against(costs, accuracies, label, ax=None):
+    """Draw the mean and standard deviation of several systems' accuracy against a cost and return the Axes.
+
+    Args:
+        costs: dict from a system's name to its cost, such as seconds; the axis is logarithmic.
+        accuracies: dict from the same names to their runs' accuracies in percent.
+        label: what the cost is.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    for (name, cost), color, marker in zip(costs.items(), cycle(SERIES), cycle("os^vDP*X")):
+        place = cost, np.mean(accuracies[name])
+        ax.errorbar(*place, np.std(accuracies[name], ddof=1), fmt=marker, color=color, capsize=3)
+        ax.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+    ax.set(xscale="log", xlabel=label, ylabel="accuracy (%), mean ± std")
+    ax.grid(alpha=0.3)
+    ax.margins(x=0.2)
+    return ax
+
+
 def scatter_digits(points, labels, ax=None):
     """Draw points in the plane, each as the digit that it is, and return the Axes.
 

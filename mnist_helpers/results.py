@@ -156,6 +156,23 @@ def differences_table(pairs, runs=None, quantity="validation_accuracy"):
     return "\n".join(lines)
 
 
+def validation_table(names, runs=None):
+    """Return a Markdown table of recipes on validation: mean ± sample standard deviation over the recorded seeds."""
+    runs = full_runs() if runs is None else runs
+    lines = ["| recipe | validation accuracy (%) | validation loss | seeds | epochs | parameters |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name in names:
+        figures = []
+        for quantity, places in (("validation_accuracy", 2), ("validation_loss", 4)):
+            found = [one[quantity] for one in runs[name]]
+            figures.append(f"{mean(found):.{places}f} ± {stdev(found):.{places}f}")
+        last = runs[name][-1]
+        lines.append(
+            f"| `{name}` | {' | '.join(figures)} | {len(runs[name])} | {last['epochs']} | {last['parameters']:,} |"
+        )
+    return "\n".join(lines)
+
+
 def comparison(first, second):
     """Return tables of the paired differences between two recipes, on validation and, where both are scored, on test.
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from mnist_helpers.loaders import make_loaders
 from mnist_helpers.plots import (
+    accuracy_against,
     class_balance,
     compare_curves,
     curves,
@@ -172,9 +173,18 @@ def test_reliability_sets_accuracy_against_confidence_bin_by_bin():
     assert [text.get_text() for text in axes.texts] == ["4", "4"]
 
 
+def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
+    axes = accuracy_against({"slow": 100, "fast": 1}, {"fast": [97, 99], "slow": [99, 99.5]}, "seconds")
+    assert [axes.lines[index].get_xydata().tolist() for index in (0, 3)] == [[[100, 99.25]], [[1, 98]]]
+    low, high = axes.collections[1].get_segments()[0][:, 1]
+    assert (high - low) / 2 == pytest.approx(2**0.5) and axes.get_xscale() == "log"
+    assert [text.get_text() for text in axes.texts] == ["slow", "fast"]
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda ax: accuracy_against({"one": 3.0}, {"one": [98, 99]}, "seconds", ax=ax),
         lambda ax: reliability(np.eye(10), np.arange(10), ax=ax),
         lambda ax: curves(HISTORY, ax=ax),
         lambda ax: compare_curves({"one": [HISTORY]}, ax=ax),

@@ -129,3 +129,9 @@ def test_initialisation_and_augmentation_are_the_recipes(short, monkeypatch):
     for change in ({"initialisation": "normal"}, {"augmentation": Augmentation(degrees=15)}):
         monkeypatch.setitem(RECIPES, "lenet5", replace(RECIPES["lenet5"], **change))
         assert run("lenet5", digits, device="cpu", progress=False).history != plain
+
+
+def test_an_epochs_seconds_are_measured_and_scaled_to_48000_images(digits, monkeypatch):
+    clock = iter([0, 100, 200, 203])  # the first round takes 100 s, the second 3
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
+    assert runs.seconds_per_epoch("mlp_baseline", digits, n_batches=2, device="cpu") == 3 * 48_000 / 128
