@@ -21,10 +21,10 @@ def save_model(model, path, card, half=False):
     """Write a model's weights to `path` (`.pth`) and its card beside it (`.json`), each atomically.
 
     Args:
-        half: write float16 numbers, which take half the space; `load_model` makes float32 of them again.
         card: what to remember, JSON-ready; it must hold "model" (a name in `models.MODELS`) and "model_arguments",
             from which `load_model` rebuilds the architecture. "format", the weights' number format "weights" and
             their "sha256" are added.
+        half: write float16 numbers, which take half the space; `load_model` makes float32 of them again.
 
     Raises:
         ValueError: `path` does not end in `.pth`, or the card does not describe this model.
@@ -33,12 +33,12 @@ def save_model(model, path, card, half=False):
     path = Path(path)
     if path.suffix != ".pth":
         raise ValueError(f"weights are saved in a .pth file, not in {path.name}")
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     try:
         _rebuild(card).load_state_dict(state)  # what could not be loaded again must not be written
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"the card does not describe this model: {_first_line(error)}") from error
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -61,6 +61,8 @@ def load_model(name, device=None):
         CheckpointError: nothing of that name is saved, or what is saved is damaged or does not fit.
     """
     path, card = _find(name)
+    if not path.exists():
+        raise CheckpointError(f"only the card of {name} is kept ({path.with_suffix('.json')}), not its weights")
     content = _read(path)
     if sha256(content) != card.get("sha256"):
         raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
@@ -131,7 +133,8 @@ def _find(name):
         path = Path(name)
     else:
         folders = (runs_folder() / "saved_models", project_root() / "saved_models")
-        saved = [path for folder in folders for path in sorted(folder.glob("*.pth"))]
+        found = [path for folder in folders for path in sorted(folder.glob("*.*"))]
+        saved = dict.fromkeys(path.with_suffix(".pth") for path in found if path.suffix in (".pth", ".json"))
         candidates = [path for path in saved if path.stem == name] + [
             path for path in saved if _recipe_of(path) == name
         ]

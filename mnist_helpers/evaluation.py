@@ -1,12 +1,13 @@
 """What a model answers, exact loss and accuracy, calibration, and the one place where the test set is read."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from torch import nn
 from torch.nn import functional as F
 
 from .checkpoints import load_model
@@ -29,8 +30,6 @@ class TestScore:
         predictions: one character a test image, "0" to "9", in the test set's order.
         digits: the test images and their labels, to look at.
         logits: float32 (N, 10), in the same order.
-        source: "mnist", say; see `data.Digits`.
-        checksums: of the test files.
     """
 
     __test__ = False  # no test case, whatever pytest makes of the name
@@ -50,17 +49,20 @@ def predict(images, model="resnet_small"):
     Args:
         images: uint8 (N, 28, 28) or (28, 28), ink bright on 0, a tensor, an array or a PIL image. `mnist_form` brings
             other pictures into this form.
-        model: the name of a saved model, or one that `checkpoints.load_model` returned.
+        model: the name of a saved model (the default is the one of the results table that is best on validation), a
+            path to its weights, or what `checkpoints.load_model` returned.
 
     Raises:
         ValueError: images of another shape or dtype, or a model that did not come from `load_model`.
         CheckpointError: no such model is saved.
     """
-    images = torch.as_tensor(np.array(images) if not isinstance(images, torch.Tensor) else images)
-    if images.dtype != torch.uint8 or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
-        raise ValueError(f"images must be uint8 (N, 28, 28) or (28, 28), not {images.dtype} {tuple(images.shape)}")
-    model = load_model(model) if isinstance(model, str) else model
-    batch = images.view(-1, 28, 28)
+    if not isinstance(images, torch.Tensor):
+        images = np.array(images)
+    dtype = str(images.dtype).removeprefix("torch.")
+    if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
+        raise ValueError(f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}")
+    model = load_model(model) if isinstance(model, (str, Path)) else model
+    batch = torch.as_tensor(images).reshape(-1, 28, 28)
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
     loader = ResidentLoader(digits, 1000, _normalisation(model), device=next(model.parameters()).device)
     probabilities = predict_logits(model, loader).softmax(dim=1)
@@ -118,28 +120,39 @@ def fit_temperature(logits, labels):
         logits: (N, 10), of validation images: to fit it on the test set would be to train on it.
         labels: int64 (N,).
 
+    Returns:
+        A float between 0.05 and 20; either end if none in between is best.
+
+    Raises:
+        ValueError: there are no logits.
+
     Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks" (2017).
     """
 
-    def loss(log_temperature):
-        return F.cross_entropy(logits / np.exp(log_temperature), labels).item()
+    if not len(logits):
+        raise ValueError("a temperature is fitted to logits, and there are none")
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    def loss(log_temperature):
+        return F.cross_entropy(logits / math.exp(log_temperature), labels).item()
+
+    bounds = math.log(0.05), math.log(20)
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
 def committee(logits):
     """Return the logarithms of a committee's probabilities (N, 10), the mean of its members'; they serve as logits.
 
-    `logits` are the members', each (N, 10), for the same images in the same order.
+    `logits` is a list of the members', each (N, 10), for the same images in the same order; at least one.
     """
-    return torch.stack([one.softmax(dim=1) for one in logits]).mean(dim=0).log()
+    logarithms = torch.stack([F.log_softmax(one, dim=1) for one in logits])  # (members, N, 10)
+    return logarithms.logsumexp(dim=0) - math.log(len(logits))
 
 
-def _normalisation(model: nn.Module):
+def _normalisation(model):
     """Return the normalisation that a saved model was trained with, from its card."""
     try:
         return model.card["settings"]["normalisation"]
-    except (AttributeError, KeyError):
+    except (AttributeError, KeyError, TypeError):
         raise ValueError("this model has no card that tells its normalisation: take one from load_model") from None
 
 

@@ -14,10 +14,10 @@ NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
     "raw": (0.0, 1 / 255),  # from 0 to 255, as stored
 }
 
-SPLIT = "80 % for training, 20 % for validation, stratified, random_state 42"  # what `stratified_split` does by itself
+SPLIT = {"validation_fraction": 0.2, "seed": 42}  # of every system, see `stratified_split`
 
 
-def stratified_split(labels, validation_fraction=0.2, seed=42):
+def stratified_split(labels, validation_fraction=SPLIT["validation_fraction"], seed=SPLIT["seed"]):
     """Split example numbers into (training, validation) int64 tensors with the same share of each class in both.
 
     60,000 labels give 48,000 and 12,000. Same labels, fraction and seed: the same split, always.
@@ -27,6 +27,13 @@ def stratified_split(labels, validation_fraction=0.2, seed=42):
     numbers = np.arange(len(labels))
     parts = train_test_split(numbers, test_size=validation_fraction, stratify=np.asarray(labels), random_state=seed)
     return tuple(torch.from_numpy(part) for part in parts)
+
+
+def mean_and_std(normalisation):
+    """Return a normalisation's (mean, standard deviation); raises ValueError for an unknown one."""
+    if normalisation not in NORMALISATIONS:
+        raise ValueError(f"there is no normalisation {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}")
+    return NORMALISATIONS[normalisation]
 
 
 class EpochSampler(Sampler):
@@ -71,7 +78,7 @@ class ResidentLoader:
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size
-        self.mean, self.std = NORMALISATIONS[normalisation]
+        self.mean, self.std = mean_and_std(normalisation)
         self.source, self.augmentation = digits.source, augmentation
         self.sampler = EpochSampler(len(digits), shuffle, seed)
 
@@ -109,7 +116,7 @@ def plain_loader(digits, batch_size=64, normalisation="half", shuffle=False, see
     """Return the `torch.utils.data.DataLoader` that most tutorials use, with `ResidentLoader`'s pixels and order."""
     from torchvision import transforms  # here: slow to import, and only this loader needs it
 
-    mean, std = NORMALISATIONS[normalisation]
+    mean, std = mean_and_std(normalisation)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
     loader = DataLoader(
         DigitsDataset(digits, transform),
@@ -128,7 +135,7 @@ def make_loaders(
 
     Args:
         digits: `Digits`, images uint8 (N, 28, 28) and labels int64 (N,).
-        normalisation: "half" or "mnist", see `NORMALISATIONS`.
+        normalisation: a name in `NORMALISATIONS`.
         seed: of the training order; the split is always the same.
         device: where the images are to lie; the best one here unless named.
         plain: return plain DataLoaders, which leave the images on the CPU.

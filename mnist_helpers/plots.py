@@ -165,31 +165,23 @@ def class_balance(parts, ax=None):
     return ax
 
 
-def reliability(probabilities, labels, bins=10, ax=None):
-    """Draw the accuracy against the confidence, bin by bin, with the number of images, and return the Axes.
+def reliability(confidence, accuracy, counts, ax=None):
+    """Draw the accuracy against the confidence, bin by bin, and return the Axes.
 
-    A calibrated system lies on the diagonal: of the images that it gives 80 %, it reads 80 % rightly. Error bars are
-    the standard errors of a share.
+    A calibrated system lies on the diagonal: of the images that it gives 80 %, it reads 80 % rightly.
 
     Args:
-        probabilities: (N, 10), rows that add up to 1; the confidence is a row's largest.
-        labels: (N,), 0 to 9.
-        bins: equal steps of the confidence from 0 to 1.
+        confidence, accuracy: of each bin, from 0 to 1, as `statistics.confidence_bins` gives them.
+        counts: how many images are in each, which is written beside its point.
         ax: where to draw; a new figure unless given.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
-    probabilities, labels = _array(probabilities), _array(labels)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
     ax.plot([0, 1], [0, 1], color="gray", linestyle=":")
-    for place in np.unique(places):
-        inside = places == place
-        n, share, sure = inside.sum(), right[inside].mean(), confidence[inside].mean()
-        error = math.sqrt(share * (1 - share) / n)
-        ax.errorbar(sure, share, error, fmt="o", color=BLUE, capsize=3)
-        ax.annotate(f"{n:,}", (sure, share), xytext=(6, -10), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.08), ylim=(0, 1.05))
+    ax.plot(confidence, accuracy, "o-", color=BLUE)
+    for x, y, n in zip(confidence, accuracy, counts):
+        ax.annotate(f"{n:,}", (x, y), xytext=(5, -11), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.1), ylim=(0, 1.05))
     return ax
 
 
@@ -206,7 +198,8 @@ def accuracy_against(costs, accuracies, label, ax=None):
         _, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for (name, cost), color, marker in zip(costs.items(), cycle(SERIES), cycle("os^vDP*X")):
         place = cost, np.mean(accuracies[name])
-        ax.errorbar(*place, np.std(accuracies[name], ddof=1), fmt=marker, color=color, capsize=3)
+        spread = np.std(accuracies[name], ddof=1) if len(accuracies[name]) > 1 else None
+        ax.errorbar(*place, spread, fmt=marker, color=color, capsize=3)
         ax.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel=label, ylabel="accuracy (%), mean ± std")
     ax.grid(alpha=0.3)

@@ -13,7 +13,7 @@ from .data import load_data
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .evaluation import predict_logits, score_on_test
 from .files import write_atomically
-from .loaders import SPLIT, ResidentLoader
+from .loaders import SPLIT, make_loaders
 from .recipes import RECIPES, find_recipe
 from .runs import run
 from .statistics import paired_difference, wilson_interval
@@ -53,13 +53,15 @@ def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
 def keep_weights(finished, digits):
     """Save a `Run`'s weights and card among this machine's runs, as float16 where that changes no prediction.
 
-    The predictions are those on all of `digits`, which it was trained and validated on, and on the test set.
+    The predictions are those on the validation part of `digits` and on the test set; so the record's accuracies are
+    those of the saved network, however it is saved.
     """
     record, recipe = finished.record, RECIPES[finished.record["recipe"]]
     bulky = ("history", "test_predictions")
     card = {key: value for key, value in record.items() if key not in bulky}
     card |= {"model": recipe.model, "model_arguments": recipe.model_arguments, "split": SPLIT}
-    loader = ResidentLoader(digits, 1000, recipe.normalisation, device=next(finished.model.parameters()).device)
+    device = next(finished.model.parameters()).device
+    _, loader = make_loaders(digits, 1000, recipe.normalisation, device=device)
     halved = copy.deepcopy(finished.model).half().float()
     answers = [predict_logits(model, loader).argmax(dim=1) for model in (finished.model, halved)]
     half = torch.equal(*answers) and (
@@ -157,15 +159,21 @@ def differences_table(pairs, runs=None, quantity="validation_accuracy"):
 
 
 def validation_table(names, runs=None):
-    """Return a Markdown table of recipes on validation: mean ± sample standard deviation over the recorded seeds."""
+    """Return a Markdown table of recipes on validation: mean ± sample standard deviation over the recorded seeds.
+
+    `runs` are as `full_runs` returns them, the committed ones unless given. Raises ValueError for a recipe without one.
+    """
     runs = full_runs() if runs is None else runs
     lines = ["| recipe | validation accuracy (%) | validation loss | seeds | epochs | parameters |"]
     lines.append("|---|---|---|---|---|---|")
     for name in names:
+        if not runs.get(name):
+            raise ValueError(f"no full run of {name!r} is recorded")
         figures = []
         for quantity, places in (("validation_accuracy", 2), ("validation_loss", 4)):
             found = [one[quantity] for one in runs[name]]
-            figures.append(f"{mean(found):.{places}f} ± {stdev(found):.{places}f}")
+            spread = f" ± {stdev(found):.{places}f}" if len(found) > 1 else ""
+            figures.append(f"{mean(found):.{places}f}{spread}")
         last = runs[name][-1]
         lines.append(
             f"| `{name}` | {' | '.join(figures)} | {len(runs[name])} | {last['epochs']} | {last['parameters']:,} |"
@@ -194,7 +202,8 @@ def result_rows(records=None, study=""):
     """Return the table's rows as dicts, JSON-ready: one for each (recipe, source, quick, trained_on, device).
 
     Accuracies are percent: the mean over `seeds`, and the sample standard deviation (None for a single run);
-    `seconds` is the mean of training alone. A recipe without a record has a row too, its figures None.
+    `seconds` is the mean of training alone, `threads` the CPU threads that the runs used. A recipe without a record
+    has a row too, its figures None.
 
     Args:
         records: those of `load_records` unless given.
@@ -230,8 +239,9 @@ def results_table(rows=None):
         if row["seeds"]:
             cells += [_cell(row, "test"), _cell(row, "validation"), str(len(row["seeds"]))]
             seconds = f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}"
-            device = row["device"] if row["device"] != "cpu" else f"cpu, {row['threads']} threads"
-            cells += [f"{row['parameters']:,}", str(row["epochs"]), seconds, device.replace("1 threads", "1 thread")]
+            threads = f"{' or '.join(map(str, row['threads']))} thread{'s' * (row['threads'] != [1])}"
+            device = f"cpu, {threads}" if row["device"] == "cpu" else row["device"]
+            cells += [f"{row['parameters']:,}", str(row["epochs"]), seconds, device]
             cells.append(f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}")
         else:
             cells += ["not measured"] + [""] * 7
@@ -260,7 +270,8 @@ def _row(runs):
         "test_images": len(first["test_predictions"] or ""),
         "seeds": [one["seed"] for one in runs],
         "seconds": mean(one["seconds"] for one in runs),
-        **{key: first[key] for key in ("parameters", "epochs", "threads", *KEY[1:])},
+        "threads": sorted({one["threads"] for one in runs}),
+        **{key: first[key] for key in ("parameters", "epochs", *KEY[1:])},
     }
 
 

@@ -25,7 +25,7 @@ class Run:
 
 
 def run(name, digits, seed=0, *, device=None, progress=True):
-    """Train the recipe called `name` on `digits`, score its last epoch, and return the `Run`.
+    """Train the recipe called `name` on `digits`, score the weights that it ends with, and return the `Run`.
 
     It is scored on validation, and on test unless it is a variant in a study.
 
@@ -85,6 +85,15 @@ def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
     """Return how long an epoch of a recipe takes here: timed on `n_batches` batches, scaled to 48,000 images.
 
     The batches are trained on twice, and the first round, in which everything warms up, does not count.
+
+    Args:
+        name: of the recipe.
+        digits: `Digits` to take the batches from.
+        n_batches: at least 1; fewer where the digits do not suffice.
+        device: the best one here unless named.
+
+    Raises:
+        ValueError: no such recipe.
     """
     recipe, device = find_recipe(name), choose_device(device)
     loader, _ = _make_loaders(recipe, digits, 0, device, n_batches * recipe.batch_size)

@@ -61,18 +61,31 @@ def mcnemar_test(first_right, second_right):
     return first_alone, second_alone, float(binomtest(first_alone, first_alone + second_alone).pvalue)
 
 
-def calibration_error(probabilities, labels, bins=15):
-    """Return the expected calibration error: how far confidence and accuracy lie apart, weighted over the bins.
+def confidence_bins(probabilities, labels, bins=15):
+    """Sort answers by their confidence and return (mean confidence, accuracy, number of answers) of each bin in use.
 
     Args:
         probabilities: float (N, 10), rows that add up to 1.
         labels: int (N,).
-        bins: equal steps of the confidence, the largest probability of a row.
+        bins: equal steps from 0 to 1 of the confidence, the largest probability of a row.
 
-    Source: Naeini, Cooper and Hauskrecht (2015); Guo, Pleiss, Sun and Weinberger (2017).
+    Returns:
+        Three arrays, confidence and accuracy from 0 to 1.
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    counts = np.bincount(places, minlength=bins)
+    used = counts > 0
+    sums = [np.bincount(places, weights=values, minlength=bins) for values in (confidence, right)]
+    return sums[0][used] / counts[used], sums[1][used] / counts[used], counts[used]
+
+
+def calibration_error(probabilities, labels, bins=15):
+    """Return the expected calibration error: how far confidence and accuracy lie apart, weighted over the bins.
+
+    The arguments are those of `confidence_bins`. Source: Naeini, Cooper and Hauskrecht (2015); Guo, Pleiss, Sun and
+    Weinberger (2017).
+    """
+    confidence, accuracy, counts = confidence_bins(probabilities, labels, bins)
+    return float(np.abs(confidence - accuracy) @ counts / counts.sum())

@@ -3,7 +3,8 @@
 Such a figure is followed by a comment that readers do not see and that says what it is:
 98.18 ± 0.08 %<!--mlp_baseline validation-->, or 0.28<!--mlp_plateau - mlp_baseline validation-->, and with "low",
 "high" or "p" at the end, the ends of that paired difference's confidence interval and its p-value; ", five seeds"
-behind all that takes the first five alone, ", new seeds" the others.
+behind all that takes the first five alone, ", new seeds" the others. "printed" promises that the figure stands in an
+output of the same notebook.
 """
 
 import re
@@ -40,6 +41,12 @@ def prose(path):
     return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
+def printed(path):
+    """Return the text of the notebook's outputs."""
+    outputs = [one for cell in nbformat.read(path, as_version=4).cells for one in cell.get("outputs", ())]
+    return "\n".join(one.get("text") or one.get("data", {}).get("text/markdown", "") for one in outputs)
+
+
 def expected(runs, what):
     """Return (figure, standard deviation or None, number of seeds) that the comment `what` promises."""
     what, _, seeds = what.partition(", ")
@@ -56,9 +63,13 @@ def expected(runs, what):
     return mean(found), stdev(found), len(found)
 
 
-def check(text, runs):
+def check(text, runs, outputs=""):
     """Raise AssertionError, naming it, for the first figure in `text` that its comment's record contradicts."""
     for claim in CLAIM.finditer(text):
+        if claim["what"] == "printed":
+            for stated in filter(None, (claim["figure"], claim["deviation"])):
+                assert re.search(rf"(?<![\d.]){re.escape(stated)}(?!\.?\d)", outputs), claim[0]
+            continue
         figure, deviation, n_seeds = expected(runs, claim["what"])
         assert n_seeds == 1 or n_seeds >= 5, f"too few runs for {claim[0]}"
         assert WORDS.get(claim["seeds"], n_seeds) == n_seeds, claim[0]
@@ -72,7 +83,7 @@ def check(text, runs):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_figures_in_the_prose_are_those_of_the_records(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    check(prose(path), full_runs())
+    check(prose(path), full_runs(), printed(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -104,6 +115,16 @@ def test_wrong_claims_are_caught(monkeypatch, wrong):
     check(RIGHT, runs)
     with pytest.raises(AssertionError):
         check(wrong, runs)
+
+
+@pytest.mark.parametrize(("figure", "right"), [("7.5", True), ("17.5", False), ("7.51", False), ("7", False)])
+def test_printed_figures_stand_in_the_outputs_as_whole_numbers(figure, right):
+    claim = f"It is {figure} %<!--printed-->."
+    if right:
+        check(claim, {}, "so 7.5, 8.0")
+    else:
+        with pytest.raises(AssertionError):
+            check(claim, {}, "so 7.5, 8.0")
 
 
 @pytest.mark.parametrize("bare", ["91.19 ± 0.08 %", "91.19%", "91 %", "91.2 percent", "9.99 points", "p = 0.9"])

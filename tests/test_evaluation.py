@@ -1,6 +1,7 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -8,8 +9,11 @@ from torch.nn import functional as F
 
 import mnist_helpers
 from mnist_helpers.checkpoints import load_model, save_model
+from mnist_helpers.data import load_mnist
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import (
+    DISPUTED,
+    LABEL_ERRORS,
     accuracy,
     committee,
     evaluate,
@@ -85,8 +89,9 @@ def saved(project, model):
     return load_model("small", device="cpu")
 
 
-def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits, saved):
+def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits, saved, project):
     answers, probabilities = predict(digits.images, "small")
+    assert torch.equal(predict(digits.images, project / "saved_models" / "small.pth")[0], answers)
     with torch.no_grad():
         expected = saved(digits.images[:, None] / 255).softmax(dim=1)
     torch.testing.assert_close(probabilities, expected)
@@ -97,15 +102,17 @@ def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits
         torch.testing.assert_close(shares, expected[0])
 
 
-@pytest.mark.parametrize("images", [torch.zeros(28, 28), torch.zeros(8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize("images", [torch.zeros(28, 28), np.zeros((8, 8), dtype=np.uint8), "a.png", None])
 def test_predict_refuses_what_is_not_in_mnists_form(images, saved):
-    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not torch"):
+    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not "):
         predict(images, saved)
 
 
 def test_the_card_tells_score_on_test_the_normalisation(saved, model):
     by_card, said, other = (score_on_test(saved, name, "sklearn-digits").logits for name in (None, "unit", "half"))
     assert torch.equal(by_card, said) and not torch.equal(by_card, other)
+    with pytest.raises(ValueError, match="no normalisation 'halve': choose one of half, mnist"):
+        score_on_test(saved, "halve", "sklearn-digits")
     with pytest.raises(ValueError, match="no card that tells its normalisation"):
         score_on_test(model, source="sklearn-digits")
 
@@ -116,6 +123,9 @@ def test_fit_temperature_finds_how_overconfident_logits_were_made():
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).flatten()  # perfectly calibrated
     assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.02)
     assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.06)
+    assert fit_temperature(logits / 4, labels) == pytest.approx(0.25, abs=0.005)
+    with pytest.raises(ValueError, match="there are none"):
+        fit_temperature(logits[:0], labels[:0])
 
 
 def test_a_committee_has_the_mean_of_its_members_probabilities():
@@ -123,13 +133,17 @@ def test_a_committee_has_the_mean_of_its_members_probabilities():
     mean = (members[0].softmax(dim=1) + members[1].softmax(dim=1)) / 2
     torch.testing.assert_close(committee(members).softmax(dim=1), mean)
     assert committee(members).argmax() == 0, "the surer member prevails"
+    far = torch.tensor([[300.0, 0.0, 0.0]])
+    torch.testing.assert_close(committee([far, far]), far - 300)  # beyond what a probability can hold
 
 
 def test_nothing_but_evaluation_reads_the_test_set():
-    """Only `evaluation`, and the command that counts the files, may ask for the test part."""
-    readers = set()
+    """Only `evaluation`, and the command that counts the files, may ask for the test part, and few for a score."""
+    readers, scorers = set(), set()
     for path in Path(mnist_helpers.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("score_on_test"):
+                scorers.add(path.name)
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("load_"):
                 for argument in [*node.args, *[keyword.value for keyword in node.keywords if keyword.arg == "train"]]:
                     if not (isinstance(argument, ast.Constant) and argument.value is True):
@@ -141,3 +155,11 @@ def test_nothing_but_evaluation_reads_the_test_set():
     loaders = ("load_data", "load_mnist", "load_part", "load_digits_sample")
     inside = {(name, call) for name, call in readers if name != "data.py"}
     assert {(name, call) for name, call in inside if call.startswith(loaders)} == allowed
+    assert scorers == {"runs.py", "results.py"}, "a run when it is over, and its weights when they are saved"
+
+
+@pytest.mark.mnist
+def test_the_known_label_errors_are_those_of_this_test_set():
+    labels = load_mnist(train=False).labels
+    assert labels[[*LABEL_ERRORS]].tolist() == [8, 0, 9, 2, 5, 5, 5, 0, 1, 5]
+    assert list(LABEL_ERRORS.values()) == [9, 6, 4, 0, 3, 0, 3, 6, 6, 6] and not set(DISPUTED) & set(LABEL_ERRORS)

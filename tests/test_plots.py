@@ -164,13 +164,9 @@ def test_points_are_drawn_as_the_digits_they_are():
 
 
 def test_reliability_sets_accuracy_against_confidence_bin_by_bin():
-    probabilities = np.zeros((8, 10))
-    probabilities[:4, :2] = 0.9, 0.1  # four at 0.9, of which three are right
-    probabilities[4:, :2] = 0.55, 0.45  # four at 0.55, all right
-    axes = reliability(probabilities, [0, 0, 0, 1, 0, 0, 0, 0])
-    points = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() == "o"]
-    assert np.allclose(points, [(0.55, 1), (0.9, 0.75)])
-    assert [text.get_text() for text in axes.texts] == ["4", "4"]
+    axes = reliability([0.55, 0.9], [1.0, 0.75], [4, 1200])
+    assert axes.lines[1].get_xydata().tolist() == [[0.55, 1.0], [0.9, 0.75]]
+    assert [text.get_text() for text in axes.texts] == ["4", "1,200"]
 
 
 def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
@@ -179,13 +175,14 @@ def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
     low, high = axes.collections[1].get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(2**0.5) and axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.texts] == ["slow", "fast"]
+    assert not accuracy_against({"one": 1}, {"one": [99]}, "seconds").collections, "one run has no deviation"
 
 
 @pytest.mark.parametrize(
     "draw",
     [
         lambda ax: accuracy_against({"one": 3.0}, {"one": [98, 99]}, "seconds", ax=ax),
-        lambda ax: reliability(np.eye(10), np.arange(10), ax=ax),
+        lambda ax: reliability([0.5], [0.5], [1], ax=ax),
         lambda ax: curves(HISTORY, ax=ax),
         lambda ax: compare_curves({"one": [HISTORY]}, ax=ax),
         lambda ax: schedules({"step": [1e-3]}, 1, ax=ax),

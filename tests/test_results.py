@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,17 +108,33 @@ def test_weights_of_seed_0_are_kept_for_mnist_alone(short, monkeypatch):
     assert not [key for key in promised if key not in card]
 
 
-@pytest.mark.parametrize("harmless", [True, False])
-def test_weights_are_rounded_only_where_that_changes_no_prediction(short, monkeypatch, harmless):
+@pytest.mark.parametrize("sensitive", ["", "validation", "test"])
+def test_weights_are_rounded_only_where_that_changes_no_prediction(short, monkeypatch, sensitive):
     digits = load_data()
     finished = run("mlp_baseline", digits, device="cpu", progress=False)
-    last = finished.model[-1]
-    with torch.no_grad():  # the answer is 3 for every image, by much or by too little for float16
-        last.weight.zero_(), last.bias.zero_()
-        last.bias[2], last.bias[3] = 1.0, 1.1 if harmless else 1.0001
     finished.record["test_predictions"] = "3" * 360
+    last = finished.model[-1]
+    with torch.no_grad():  # the answer is 3 for every image, by much or by less than float16 can hold
+        last.weight.zero_(), last.bias.zero_()
+        last.bias[2], last.bias[3] = 1.0, 1.0001 if sensitive == "validation" else 1.1
+    rounded = ("2" if sensitive == "test" else "3") * 360
+    monkeypatch.setattr(results, "score_on_test", lambda *_: SimpleNamespace(predictions=rounded))
     results.keep_weights(finished, digits)
-    assert read_card("mlp_baseline")["weights"] == ("float16" if harmless else "float32")
+    assert read_card("mlp_baseline")["weights"] == ("float32" if sensitive else "float16")
+
+
+def test_a_table_of_validation_figures_takes_single_runs_and_names_missing_ones(project):
+    one, two = make_record(0, validation=98.0), make_record(1, validation=99.0)
+    runs = {"mlp_baseline": [one, two], "network": [one], "lenet5": []}
+    for name in runs:
+        for number, record in enumerate(runs[name]):
+            record["validation_loss"] = 0.1 + number / 10
+    table = results.validation_table(["mlp_baseline", "network"], runs)
+    assert "| `mlp_baseline` | 98.50 ± 0.71 | 0.1500 ± 0.0707 | 2 | 15 | 270,346 |" in table
+    assert "| `network` | 98.00 | 0.1000 | 1 |" in table
+    for name in ("lenet5", "unheard_of"):
+        with pytest.raises(ValueError, match=f"no full run of '{name}' is recorded"):
+            results.validation_table([name], runs)
 
 
 def test_rows_hold_mean_and_sample_deviation(project):
@@ -322,7 +339,10 @@ def test_numbers_in_the_table_have_their_units(project):
     write(project, make_record(0))
     write(project, make_record(1, recipe="network", settings=RECIPES["network"].settings(), threads=1))
     write(project, make_record(2, device="cuda", threads=16))
+    for number, threads in enumerate((2, 11)):
+        write(project, make_record(number, recipe="lenet5", settings=RECIPES["lenet5"].settings(), threads=threads))
     table = results_table()
     assert "| cpu, 2 threads |" in table and "| cpu, 1 thread |" in table and "| cuda |" in table
+    assert "| cpu, 2 or 11 threads |" in table
     heading = table.splitlines()[0]
     assert re.search(r"published, test %.*ours, test %.*seconds", heading)
