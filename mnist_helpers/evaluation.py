@@ -41,7 +41,7 @@ class TestScore:
     logits: torch.Tensor
 
 
-def predict(images, model="resnet_small"):
+def predict(images, model="densenet_small"):
     """Return (digits int64 (N,), probabilities float32 (N, 10)) that a saved network reads in images in MNIST's form.
 
     `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).

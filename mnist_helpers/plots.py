@@ -178,10 +178,10 @@ def reliability(confidence, accuracy, counts, ax=None):
     if ax is None:
         _, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
     ax.plot([0, 1], [0, 1], color="gray", linestyle=":")
-    ax.plot(confidence, accuracy, "o-", color=BLUE)
+    ax.plot(confidence, accuracy, "o", color=BLUE)
     for x, y, n in zip(confidence, accuracy, counts):
         ax.annotate(f"{n:,}", (x, y), xytext=(5, -11), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.1), ylim=(0, 1.05))
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.15), ylim=(0, 1.05))
     return ax
 
 
@@ -196,14 +196,15 @@ def accuracy_against(costs, accuracies, label, ax=None):
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    for (name, cost), color, marker in zip(costs.items(), cycle(SERIES), cycle("os^vDP*X")):
+    styles = zip(cycle(SERIES), cycle("os^vDP*X"), cycle((5, -12)))  # names above and below by turns
+    for (name, cost), (color, marker, height) in zip(costs.items(), styles):
         place = cost, np.mean(accuracies[name])
         spread = np.std(accuracies[name], ddof=1) if len(accuracies[name]) > 1 else None
         ax.errorbar(*place, spread, fmt=marker, color=color, capsize=3)
-        ax.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+        ax.annotate(name, place, xytext=(6, height), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel=label, ylabel="accuracy (%), mean ± std")
     ax.grid(alpha=0.3)
-    ax.margins(x=0.2)
+    ax.margins(x=0.25)
     return ax
 
 

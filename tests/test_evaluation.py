@@ -1,5 +1,7 @@
 import ast
+import inspect
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from mnist_helpers.evaluation import (
 )
 from mnist_helpers.loaders import ResidentLoader
 from mnist_helpers.models import mlp_baseline
+from mnist_helpers.recipes import RECIPES
+from mnist_helpers.results import full_runs
 
 
 @pytest.fixture
@@ -163,3 +167,12 @@ def test_the_known_label_errors_are_those_of_this_test_set():
     labels = load_mnist(train=False).labels
     assert labels[[*LABEL_ERRORS]].tolist() == [8, 0, 9, 2, 5, 5, 5, 0, 1, 5]
     assert list(LABEL_ERRORS.values()) == [9, 6, 4, 0, 3, 0, 3, 6, 6, 6] and not set(DISPUTED) & set(LABEL_ERRORS)
+
+
+def test_predict_takes_the_system_that_is_best_on_validation_unless_told(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    runs = {name: found for name, found in full_runs().items() if found and not RECIPES[name].study}
+    best = max(runs, key=lambda name: mean(run["validation_accuracy"] for run in runs[name]))
+    assert inspect.signature(predict).parameters["model"].default == best
+    digit, probabilities = predict(mnist_helpers.load_digits_sample().images[0])
+    assert probabilities.argmax() == digit and probabilities.sum() == pytest.approx(1)
