@@ -60,7 +60,10 @@ def predict(images, model="densenet_small"):
         images = np.array(images)
     dtype = str(images.dtype).removeprefix("torch.")
     if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
-        raise ValueError(f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: open a file with PIL, "
+            "make it grey, and bring it into MNIST's form with mnist_form.to_mnist_form"
+        )
     model = load_model(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})

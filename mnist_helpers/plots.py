@@ -196,15 +196,12 @@ def accuracy_against(costs, accuracies, label, ax=None):
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    styles = zip(cycle(SERIES), cycle("os^vDP*X"), cycle((5, -12)))  # names above and below by turns
-    for (name, cost), (color, marker, height) in zip(costs.items(), styles):
-        place = cost, np.mean(accuracies[name])
+    for (name, cost), color, marker in zip(costs.items(), cycle(SERIES), cycle("os^vDP*X")):
         spread = np.std(accuracies[name], ddof=1) if len(accuracies[name]) > 1 else None
-        ax.errorbar(*place, spread, fmt=marker, color=color, capsize=3)
-        ax.annotate(name, place, xytext=(6, height), textcoords="offset points", fontsize=8)
+        ax.errorbar(cost, np.mean(accuracies[name]), spread, fmt=marker, color=color, capsize=3, label=name)
     ax.set(xscale="log", xlabel=label, ylabel="accuracy (%), mean ± std")
     ax.grid(alpha=0.3)
-    ax.margins(x=0.25)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     return ax
 
 

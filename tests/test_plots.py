@@ -174,7 +174,7 @@ def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
     assert [axes.lines[index].get_xydata().tolist() for index in (0, 3)] == [[[100, 99.25]], [[1, 98]]]
     low, high = axes.collections[1].get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(2**0.5) and axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.texts] == ["slow", "fast"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["slow", "fast"]
     assert not accuracy_against({"one": 1}, {"one": [99]}, "seconds").collections, "one run has no deviation"
 
 
