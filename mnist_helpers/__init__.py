@@ -1,6 +1,7 @@
 """Helpers behind the MNIST notebooks: data, loaders, models, training, evaluation, results and pictures."""
 
 from .checkpoints import load_model, save_model
+from .checks import backward_check, forward_check, lr_find
 from .data import load_data, load_digits_sample, load_mnist
 from .environment import choose_device, quick, seeded
 from .evaluation import committee, evaluate, fit_temperature, predict, predict_logits, score_on_test
@@ -8,29 +9,42 @@ from .loaders import make_loaders, stratified_split
 from .models import count_parameters, improved_network, mlp_baseline, network
 from .plots import (
     accuracy_against,
+    bars,
     class_balance,
     compare_curves,
     curves,
+    heat_map,
     image_grid,
+    parallel_coordinates,
+    rate_test,
     reliability,
     scatter_digits,
     schedules,
     show5,
 )
+from .recipes import vary
 from .results import load_records, record_run, result_rows, results_table
+from .search import best_trial, compare_learning_rates, grid_search, run_trials, trials_table
 from .training import fit, learning_rates
 
 __all__ = [
     "accuracy_against",
+    "backward_check",
+    "bars",
+    "best_trial",
     "choose_device",
     "class_balance",
     "committee",
     "compare_curves",
+    "compare_learning_rates",
     "count_parameters",
     "curves",
     "evaluate",
     "fit",
     "fit_temperature",
+    "forward_check",
+    "grid_search",
+    "heat_map",
     "image_grid",
     "improved_network",
     "learning_rates",
@@ -39,16 +53,20 @@ __all__ = [
     "load_mnist",
     "load_model",
     "load_records",
+    "lr_find",
     "make_loaders",
     "mlp_baseline",
     "network",
+    "parallel_coordinates",
     "predict",
     "predict_logits",
     "quick",
+    "rate_test",
     "record_run",
     "reliability",
     "result_rows",
     "results_table",
+    "run_trials",
     "save_model",
     "scatter_digits",
     "schedules",
@@ -56,4 +74,6 @@ __all__ = [
     "seeded",
     "show5",
     "stratified_split",
+    "trials_table",
+    "vary",
 ]

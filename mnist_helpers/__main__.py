@@ -7,7 +7,8 @@ import warnings
 
 from .checkpoints import CheckpointError
 from .data import DataError, load_data
-from .recipes import RECIPES
+from .distributed import process_group, rank
+from .recipes import RECIPES, vary
 from .results import comparison, record_run, result_rows, results_table
 from .training import TrainingError
 
@@ -16,7 +17,7 @@ MISTAKES = (CheckpointError, DataError, TrainingError, ValueError, OSError)  # w
 
 def main(arguments=None):
     """Run one command and return its exit code: 0, 2 after a mistake said in one sentence, 130 after Ctrl-C."""
-    warnings.showwarning = lambda message, *_, **__: print(f"Warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: rank() or print(f"Warning: {message}", file=sys.stderr)
     options = parse(arguments)
     try:
         options.command(options)
@@ -48,6 +49,27 @@ def parse(arguments=None):
     train.add_argument("--allow-sample", action="store_true", help="without MNIST, train on the scikit-learn digits")
     train.set_defaults(command=train_recipe)
 
+    sweep = commands.add_parser("sweep", help="search a recipe's hyperparameters by Optuna, with several workers")
+    sweep.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help="as for train")
+    sweep.add_argument("--trials", type=count, default=20, metavar="N", help="finished trials in all (default 20)")
+    sweep.add_argument("--workers", type=count, default=1, metavar="K", help="processes here, one thread each")
+    sweep.add_argument(
+        "--storage",
+        metavar="URL_OR_PATH",
+        help="database (postgresql://..., sqlite:///file.db) or journal file, which several machines may share",
+    )
+    sweep.add_argument("--space", metavar="SPACE", help='such as "lr=0.001..0.1 batch_size=32,64"')
+    sweep.add_argument("--name", help="of the study in the storage (default: the recipe's)")
+    sweep.add_argument("--epochs", type=count, metavar="N", help="of each trial (default: the recipe's)")
+    sweep.add_argument("--limit", type=count, metavar="N", help="train on N images only")
+    sweep.add_argument("--seed", type=seed, default=0, help="of training and suggestions (default 0)")
+    sweep.add_argument(
+        "--grace", type=count, default=600, metavar="S", help="seconds of silence after which a trial counts as lost"
+    )
+    sweep.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
+    sweep.add_argument("--allow-sample", action="store_true", help="without MNIST, use the scikit-learn digits")
+    sweep.set_defaults(command=sweep_recipe)
+
     results = commands.add_parser("results", help="print the results table")
     results.add_argument("--json", action="store_true", help="as a list of objects")
     results.add_argument("--study", default="", help="the variants of a study, such as schedules; on validation only")
@@ -72,6 +94,13 @@ def seed(text):
     return int(text)
 
 
+def count(text):
+    """Return a whole number from 1 on, from the command line."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is wanted, not {text!r}")
+    return int(text)
+
+
 def show_data(_):
     """Print source, folder, counts and checksums of both parts."""
     for train in (True, False):
@@ -85,17 +114,43 @@ def show_data(_):
 
 def train_recipe(options):
     """Train and record one run for each seed, then print the table's rows of this recipe."""
-    for number in options.seeds:
-        print(f"{options.recipe}, seed {number}", flush=True)
-        record = record_run(options.recipe, number, device=options.device, allow_sample=options.allow_sample)
-        test = "not scored" if record["test_accuracy"] is None else f"{record['test_accuracy']:.2f} %"
-        print(
-            f"  validation {record['validation_accuracy']:.2f} %, test {test} "
-            f"({record['source']}), {record['seconds']:.1f} s of training on {record['device']}",
-            flush=True,
-        )
+    with process_group(options.device) as device:
+        for number in options.seeds:
+            if rank() == 0:
+                print(f"{options.recipe}, seed {number}", flush=True)
+            record = record_run(options.recipe, number, device=device, allow_sample=options.allow_sample)
+            if rank() == 0:
+                print_run(record)
+        if rank() != 0:
+            return
     rows = result_rows(study=RECIPES[options.recipe].study)
     print(f"\n{results_table([row for row in rows if row['recipe'] == options.recipe])}")
+
+
+def print_run(record):
+    """Print what a run reached, in one line."""
+    test = "not scored" if record["test_accuracy"] is None else f"{record['test_accuracy']:.2f} %"
+    print(
+        f"  validation {record['validation_accuracy']:.2f} %, test {test} "
+        f"({record['source']}), {record['seconds']:.1f} s of training on {record['device']}",
+        flush=True,
+    )
+
+
+def sweep_recipe(options):
+    """Bring a study of the recipe to its number of trials and print its table."""
+    from .studies import SearchError, parse_space, study_table  # here: Optuna is an extra
+    from .sweep import sweep
+
+    names = "storage", "name", "limit", "seed", "grace", "device", "allow_sample"
+    chosen = {name: getattr(options, name) for name in names}
+    recipe = vary(options.recipe, {"epochs": options.epochs}) if options.epochs else options.recipe
+    try:
+        space = parse_space(options.space) if options.space else None
+        study = sweep(recipe, space, options.trials, options.workers, **chosen)
+    except SearchError as error:
+        raise ValueError(error) from error
+    print(f"\n{study_table(study)}")
 
 
 def show_results(options):

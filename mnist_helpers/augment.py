@@ -18,6 +18,7 @@ class Augmentation:
         shear: slant along the rows in degrees, from -shear to shear.
         elastic, smoothness: alpha and sigma of the elastic distortion in pixels, see `elastic_field`.
         flip: mirror half of the images left to right. Digits are not symmetric: this is here to be seen hurting.
+        brightness: the ink is multiplied by 1 - brightness to 1 + brightness.
     """
 
     degrees: float = 0.0
@@ -27,6 +28,7 @@ class Augmentation:
     elastic: float = 0.0
     smoothness: float = 4.0
     flip: bool = False
+    brightness: float = 0.0
 
     def __call__(self, images, background, generator=None):
         """Return distorted images of the same shape and dtype.
@@ -49,7 +51,11 @@ class Augmentation:
         field = None
         if self.elastic:
             field = elastic_field(n, images.shape[-2:], self.elastic, self.smoothness, generator).to(images.device)
-        return warp(images, matrices, field, background)
+        images = warp(images, matrices, field, background)
+        if self.brightness:  # drawn last, so that the other distortions are the same with it and without
+            draws = torch.rand(n, 1, 1, 1, generator=generator, device=_device(generator)).to(images.device)
+            images = background + (images - background) * (1 + self.brightness * (2 * draws - 1))
+        return images
 
 
 def affine_matrices(degrees, shifts, scales, shears):

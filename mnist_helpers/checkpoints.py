@@ -94,12 +94,30 @@ def read_card(name):
     return _find(name)[1]
 
 
-def _unpack(content, path):
-    """Return the state dict in the content of a weights file; code in it is never run."""
+def save_state(path, state):
+    """Write a state of training, a dict of tensors and plain values, to `path` atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def load_state(path):
+    """Return a state of training from `path`, or None if there is no such file; CheckpointError if it is damaged."""
+    path = Path(path)
+    return _load(_read(path), path) if path.exists() else None
+
+
+def _load(content, path):
+    """Return what torch saved in a file of this content; code in it is never run."""
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever an unsuitable file provokes within torch
         raise CheckpointError(f"{path} holds no weights that can be read: {_first_line(error)}") from error
+
+
+def _unpack(content, path):
+    """Return the state dict in the content of a weights file."""
+    state = _load(content, path)
     if not isinstance(state, dict) or not state or not all(isinstance(one, torch.Tensor) for one in state.values()):
         raise CheckpointError(f"{path} holds no state dict: save weights with torch.save(model.state_dict(), path)")
     return state

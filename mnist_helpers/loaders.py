@@ -69,33 +69,59 @@ class ResidentLoader:
     Iterate over it like a DataLoader: (images float32 (B, 1, 28, 28) normalised, labels int64 (B,)). The ragged last
     batch is kept. An `augmentation` (see `augment.Augmentation`) distorts the images anew in each epoch, as a function
     of (seed, epoch). `mean` and `std` are the normalisation's, for whoever wants to undo it; `source` is the digits'.
+
+    With `shard` (i, k), for the i-th of k processes, it gives every k-th example of each batch, beginning with the
+    i-th: the shares of all processes are the batches of one. Of the `n_examples`, `n_examples_here` come here.
     """
 
     def __init__(
-        self, digits, batch_size=64, normalisation="half", shuffle=False, seed=0, device=None, augmentation=None
+        self,
+        digits,
+        batch_size=64,
+        normalisation="half",
+        shuffle=False,
+        seed=0,
+        device=None,
+        augmentation=None,
+        shard=(0, 1),
     ):
         device = choose_device(device)
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size
         self.mean, self.std = mean_and_std(normalisation)
-        self.source, self.augmentation = digits.source, augmentation
+        self.source, self.augmentation, self.shard = digits.source, augmentation, shard
         self.sampler = EpochSampler(len(digits), shuffle, seed)
+        self.n_examples = len(digits)
+        batches, rest = divmod(len(digits), batch_size)
+        self.n_examples_here = batches * len(range(batch_size)[self._share]) + len(range(rest)[self._share])
+        if len(digits) and not self.n_examples_here:
+            raise ValueError(
+                f"{len(digits)} examples in batches of {batch_size} cannot be shared by {shard[1]} processes: "
+                "take fewer processes or a larger batch"
+            )
 
     def __len__(self):
         return -(-len(self.labels) // self.batch_size)
 
+    @property
+    def _share(self):
+        return slice(self.shard[0], None, self.shard[1])
+
     def __iter__(self):
-        device, seeds = self.images.device, (self.sampler.seed, self.sampler.epoch, 2)
+        device, process = self.images.device, self.shard[:1] if self.shard[0] else ()
+        seeds = (self.sampler.seed, self.sampler.epoch, 2, *process)
         order = self.sampler.order().to(device)
         generator = torch.Generator(device).manual_seed(combine_seeds(*seeds))
         for chosen in order.split(8 * self.batch_size):  # eight batches at a time: fewer, larger operations
+            shares = [batch[self._share] for batch in chosen.split(self.batch_size)]
+            sizes, chosen = [len(share) for share in shares], torch.cat(shares)
             images = self.images.index_select(0, chosen) * (1 / (255 * self.std))  # (8 B, 784), now float32
             images = images.view(-1, 1, 28, 28)
             if self.augmentation is not None:
                 images = self.augmentation(images, 0.0, generator)  # before the mean is taken off: background is 0
             images = images.sub_(self.mean / self.std)
-            yield from zip(images.split(self.batch_size), self.labels[chosen].split(self.batch_size))
+            yield from zip(images.split(sizes), self.labels[chosen].split(sizes))
 
 
 class DigitsDataset(Dataset):
@@ -129,7 +155,15 @@ def plain_loader(digits, batch_size=64, normalisation="half", shuffle=False, see
 
 
 def make_loaders(
-    digits, batch_size=64, normalisation="half", seed=0, device=None, plain=False, limit=None, augmentation=None
+    digits,
+    batch_size=64,
+    normalisation="half",
+    seed=0,
+    device=None,
+    plain=False,
+    limit=None,
+    augmentation=None,
+    shard=(0, 1),
 ):
     """Split `digits` 80 : 20 and return (training loader, validation loader); training alone is shuffled.
 
@@ -141,6 +175,7 @@ def make_loaders(
         plain: return plain DataLoaders, which leave the images on the CPU.
         limit: keep only this many training images, and a quarter as many for validation.
         augmentation: an `augment.Augmentation` for the training images; not with `plain`.
+        shard: (i, k) for the i-th of k processes, see `ResidentLoader`; not with `plain`.
     """
     training, validation = stratified_split(digits.labels)
     if limit is not None:
@@ -152,6 +187,6 @@ def make_loaders(
             plain_loader(validation, batch_size, normalisation),
         )
     return (
-        ResidentLoader(training, batch_size, normalisation, True, seed, device, augmentation),
-        ResidentLoader(validation, batch_size, normalisation, device=device),
+        ResidentLoader(training, batch_size, normalisation, True, seed, device, augmentation, shard),
+        ResidentLoader(validation, batch_size, normalisation, device=device, shard=shard),
     )

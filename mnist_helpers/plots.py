@@ -205,6 +205,91 @@ def accuracy_against(costs, accuracies, label, ax=None):
     return ax
 
 
+def rate_test(rates, losses, suggestion=None, ax=None):
+    """Draw the loss against the learning rate of a range test, on a logarithmic axis, and return the Axes.
+
+    Args:
+        rates, losses: as `checks.lr_find` returns them.
+        suggestion: a rate to be marked.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    ax.plot(rates, losses, color=BLUE)
+    if suggestion is not None:
+        ax.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggestion: {suggestion:.2g}")
+        ax.legend()
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def heat_map(rows, columns, values, labels=("", ""), places=2, ax=None):
+    """Draw a table of values as coloured cells with the values in them, and return the Axes.
+
+    Args:
+        rows, columns: what stands at the R rows and C columns.
+        values: (R, C); NaN is an empty cell.
+        labels: what rows and columns are.
+        places: decimals of the values.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.5 + 1.1 * len(columns), 1 + 0.6 * len(rows)), layout="constrained")
+    values = np.asarray(values, dtype=float)
+    ax.imshow(values, cmap="cividis", aspect="auto")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        color = "white" if value < middle else "black"
+        ax.text(column, row, f"{value:.{places}f}" if np.isfinite(value) else "", ha="center", va="center", color=color)
+    ax.set(xlabel=labels[1], ylabel=labels[0], xticks=range(len(columns)), yticks=range(len(rows)))
+    ax.set_xticklabels([_short(one) for one in columns])
+    ax.set_yticklabels([_short(one) for one in rows])
+    return ax
+
+
+def parallel_coordinates(choices, scores, label="accuracy (%)", ax=None):
+    """Draw each trial of a search as a line through what it chose, coloured by its score, and return the Axes.
+
+    Args:
+        choices: dict from a hyperparameter's name to its value in each trial, (T,); numbers of different magnitudes
+            get a logarithmic scale, texts a place each.
+        scores: (T,), which have the last upright and the colour: from dark, the least, to light.
+        label: what the scores are.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.8 * (len(choices) + 1) + 1, 3.5), layout="constrained")
+    places, marks = zip(*(_upright(values) for values in [*choices.values(), scores]))
+    colors = plt.get_cmap("cividis")(places[-1])
+    for number in np.argsort(places[-1]):  # the best are drawn last, above the others
+        ax.plot([column[number] for column in places], color=colors[number], linewidth=1.5)
+    for x, texts in enumerate(marks):
+        ax.axvline(x, color="gray", linewidth=0.8)
+        for y, text in texts:
+            ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", fontsize=8, va="center")
+    ax.set(xticks=range(len(marks)), xlim=(-0.1, len(marks) - 0.6), yticks=[])
+    ax.set_xticklabels([*choices, label])
+    return ax
+
+
+def bars(shares, label, ax=None):
+    """Draw named numbers as horizontal bars, the largest above, and return the Axes.
+
+    Args:
+        shares: dict from a name to its number.
+        label: what the numbers are.
+        ax: where to draw; a new figure unless given.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 0.6 + 0.45 * len(shares)), layout="constrained")
+    names = sorted(shares, key=shares.get)
+    drawn = ax.barh(names, [shares[name] for name in names], color=BLUE)
+    ax.bar_label(drawn, fmt="%.2f", padding=3)
+    ax.set(xlabel=label, xlim=(0, 1.15 * max(shares.values())))
+    return ax
+
+
 def scatter_digits(points, labels, ax=None):
     """Draw points in the plane, each as the digit that it is, and return the Axes.
 
@@ -222,6 +307,24 @@ def scatter_digits(points, labels, ax=None):
         ax.scatter(chosen[:, 0], chosen[:, 1], s=28, marker=f"${digit}$", color=colors[digit], linewidths=0.2)
     ax.set(xticks=[], yticks=[])
     return ax
+
+
+def _upright(values):
+    """Return (places from 0 to 1, [(place, text)]) of values on an upright axis; many numbers are told at its ends."""
+    if any(isinstance(value, str) for value in values):
+        names = list(dict.fromkeys(values))
+        heights = {name: index / max(len(names) - 1, 1) for index, name in enumerate(names)}
+        return np.array([heights[value] for value in values]), [(height, name) for name, height in heights.items()]
+    numbers = np.array(values, dtype=float)
+    low, high = numbers.min(), numbers.max()
+    scaled = np.log(numbers) if low > 0 and high / low > 20 else numbers
+    places = (scaled - scaled.min()) / max(np.ptp(scaled), 1e-12)
+    marked = {place: f"{number:.3g}" for place, number in zip(places.tolist(), values)}
+    return places, sorted((place, text) for place, text in marked.items() if place in (0, 1) or len(marked) < 5)
+
+
+def _short(value):
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _array(values):

@@ -1,9 +1,16 @@
 """The named systems, and the variants that studies compare, as data."""
 
+import inspect
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+
+import torch
 
 from .augment import Augmentation
+from .files import sha256
+
+# Fields of a recipe that do not decide what training brings
+DESCRIPTION = "name", "study", "published_accuracy", "saved_as", "note", "varied", "changes"
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Recipe:
         published_accuracy: on the test set, percent; None where nothing was published.
         saved_as: the weights' file name in the source project; the recipe's name unless given.
         note: what to know about the published protocol.
+        varied, changes: of a trial in a search, see `vary`: the named recipe, and what is different.
     """
 
     name: str
@@ -46,11 +54,15 @@ class Recipe:
     published_accuracy: float | None = None
     saved_as: str = ""
     note: str = ""
+    varied: str = ""
+    changes: dict = field(default_factory=dict)
 
     def settings(self):
         """Return what decides the outcome of training, JSON-ready; what is not used is left out."""
         settings = {name: value for name, value in asdict(self).items() if value not in (None, "", {}, False)}
-        for description in ("name", "study", "published_accuracy", "saved_as", "note"):
+        if self.augmentation:
+            settings["augmentation"] = {name: value for name, value in settings["augmentation"].items() if value}
+        for description in DESCRIPTION:
             settings.pop(description, None)
         if self.start:
             settings["start"] = RECIPES[self.start].settings()
@@ -75,6 +87,7 @@ PLATEAU = Recipe(
 )
 HALF_OF_TEST = "one run; validation and test were the halves of the test images, training used all 60,000"
 SHAKEN = Augmentation(degrees=15, translate=2.8, scale=0.1)  # shift of a tenth of 28 pixels
+MOVED = Augmentation(degrees=10, translate=2, scale=0.1, brightness=0.2)  # a crop of a padded image is a shift
 TUNED = Recipe(
     name="cnn_tuned",
     model="cnn_tuned",
@@ -105,6 +118,13 @@ CONV_BN_RELU = Recipe(
     published_accuracy=99.50,
     note="99.50 to 99.56 % for the epoch that was best on the test set; more than an hour an epoch without a GPU",
 )
+CONV_W8 = replace(
+    CONV_BN_RELU,
+    name="conv_bn_relu_w8",
+    model_arguments={"width": 0.125},
+    published_accuracy=None,
+    note="`conv_bn_relu` with an eighth of its channels; the epoch that was best on validation",
+)
 LENET = Recipe(
     name="lenet5", model="lenet5", normalisation="mnist", note="not from the source projects; LeCun 1998: 99.05 %"
 )
@@ -130,13 +150,7 @@ SYSTEMS = (
     TUNED,
     KERAS,
     CONV_BN_RELU,
-    replace(
-        CONV_BN_RELU,
-        name="conv_bn_relu_w8",
-        model_arguments={"width": 0.125},
-        published_accuracy=None,
-        note="`conv_bn_relu` with an eighth of its channels; the epoch that was best on validation",
-    ),
+    CONV_W8,
     LENET,
     replace(LENET, name="resnet_small", model="resnet_small", note="not from the source projects"),
     replace(LENET, name="densenet_small", model="densenet_small", note="not from the source projects"),
@@ -166,6 +180,7 @@ STUDIES = (
     _variant(LENET, "augmentation", "lenet5_shaken", augmentation=SHAKEN),
     _variant(LENET, "augmentation", "lenet5_elastic", augmentation=replace(SHAKEN, elastic=34)),
     _variant(LENET, "augmentation", "lenet5_flipped", augmentation=Augmentation(flip=True)),
+    _variant(CONV_W8, "augmentation", "conv_bn_relu_w8_augmented", augmentation=MOVED),
     _variant(PLATEAU, "schedules", "mlp_constant", scheduler=None, scheduler_arguments={}),
     _variant(BASELINE, "schedules", "mlp_constant_30", epochs=30),
     _variant(
@@ -184,8 +199,69 @@ STUDIES = (
 RECIPES = {recipe.name: recipe for recipe in (*SYSTEMS, *STUDIES)}
 
 
+class UnknownRecipe(ValueError):
+    """There is no recipe of this name, or it has no such hyperparameter."""
+
+
 def find_recipe(name):
-    """Return a recipe by its name; raises ValueError, naming them all, for an unknown one."""
+    """Return a recipe by its name, or the `Recipe` itself; raises ValueError, naming them all."""
+    if isinstance(name, Recipe):
+        return name
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def vary(recipe, changes):
+    """Return a recipe with other hyperparameters, as a trial in a search: it is scored on validation only.
+
+    Its name tells the changes, `conv_bn_relu_w8_lr_0.01`, and those of a trial that is varied again are added up.
+
+    Args:
+        recipe: a recipe or its name.
+        changes: JSON-ready values by name. A field of `Recipe` (batch_size, epochs, model_arguments, optimizer, ...)
+            or else an argument of the optimizer (lr, weight_decay, ...). An optimizer's arguments that another one
+            does not know are dropped with it.
+
+    Raises:
+        ValueError: no such recipe, or neither the recipe nor its optimizer has something of that name.
+    """
+    recipe = find_recipe(recipe)
+    changes = {name: value for name, value in changes.items() if name != "optimizer_arguments"} | changes.get(
+        "optimizer_arguments", {}
+    )
+    settings = {one.name for one in fields(Recipe)} - {*DESCRIPTION, "optimizer_arguments"}
+    known = _arguments(changes.get("optimizer", recipe.optimizer))
+    if unknown := [name for name in changes if name not in settings and name not in known]:
+        optimizer = changes.get("optimizer", recipe.optimizer)
+        raise ValueError(f"neither a recipe nor {optimizer} has {unknown[0]!r}: {optimizer} has {', '.join(known)}")
+    varied = recipe.varied or recipe.name
+    changes = {name: value for name, value in recipe.changes.items() if name in settings or name in known} | changes
+    recipe = find_recipe(varied) if recipe.varied else recipe
+    own = {name: value for name, value in changes.items() if name in settings}
+    added = {name: value for name, value in changes.items() if name not in settings}
+    if "lr" in added and own.get("scheduler", recipe.scheduler) in ("OneCycleLR", "CyclicLR"):
+        raise ValueError(f"the schedule of {varied} sets the learning rate: change scheduler_arguments instead of lr")
+    own["optimizer_arguments"] = {k: v for k, v in recipe.optimizer_arguments.items() if k in known} | added
+    parts = [f"{name}_{value}" for name, value in _flat(changes)] or ["unchanged"]
+    name = "_".join([varied, *parts])
+    if len(name) > 150:  # too long for a file's name
+        name = f"{name[:130]}_{sha256(name.encode())[:12]}"
+    description = {"name": name, "study": "search", "varied": varied, "changes": changes}
+    return replace(recipe, **own, **description, published_accuracy=None, saved_as="", note="")
+
+
+def _arguments(optimizer):
+    """Return the names of the arguments of a class of `torch.optim`."""
+    found = getattr(torch.optim, optimizer, None) if isinstance(optimizer, str) else None
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)) or found is torch.optim.Optimizer:
+        raise ValueError(f"torch.optim has no optimizer {optimizer!r}")
+    return list(inspect.signature(found).parameters)
+
+
+def _flat(changes):
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        else:
+            yield name, value

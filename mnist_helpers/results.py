@@ -1,7 +1,9 @@
 """Records of finished runs, one small JSON file each, and the results table made from them."""
 
 import copy
+import glob
 import json
+import shutil
 import warnings
 from itertools import groupby
 from statistics import mean, stdev
@@ -10,11 +12,12 @@ import torch
 
 from .checkpoints import save_model
 from .data import load_data
+from .distributed import first_on_its_machine, rank, shared
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .evaluation import predict_logits, score_on_test
 from .files import write_atomically
 from .loaders import SPLIT, make_loaders
-from .recipes import RECIPES, find_recipe
+from .recipes import RECIPES, find_recipe, vary
 from .runs import run
 from .statistics import paired_difference, wilson_interval
 from .training import EpochResult, History
@@ -24,30 +27,62 @@ KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one ro
 MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
 
 
-def record_run(name, seed=0, *, device=None, allow_sample=False, progress=True):
+def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True, digits=None, limit=None, train=None):
     """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
 
-    A run that is already recorded there, with the same settings on the same kind of device, is not trained again.
+    A run that is already recorded there, with the same settings on the same kind of device, is not trained again; one
+    that was broken off goes on after its last finished epoch. Under torchrun only the first process gets and writes
+    the record; the others get None, or what was recorded before.
+
+    Args:
+        recipe: its name, or a `Recipe`.
+        digits: for training and validation; MNIST, or the sample if `allow_sample`, unless given.
+        seed, device, progress, limit, train: as for `runs.run`.
 
     Raises:
         ValueError: no such recipe.
         DataError: MNIST is not to be had, and the sample was not asked for with `allow_sample`.
         TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
     """
-    recipe, device = find_recipe(name), choose_device(device)
-    digits = load_data(allow_sample=allow_sample)
-    wanted = (name, digits.source, quick_mode(), device.type, seed)
-    for known in load_records([runs_folder() / "records"]):
-        if wanted == tuple(known[key] for key in ("recipe", "source", "quick", "device", "seed")):
-            print(f"{name}, seed {seed} is recorded already, and not trained again")
-            return known
-    finished = run(name, digits, seed, device=device, progress=progress)
+    recipe, device = find_recipe(recipe), choose_device(device)
+    if digits is None:
+        with first_on_its_machine():
+            digits = load_data(allow_sample=allow_sample)
+    known = shared(_recorded(recipe, seed, digits, device, limit) if rank() == 0 else None)
+    if known is not None:
+        if progress and rank() == 0:
+            print(f"{recipe.name}, seed {seed} is recorded already, and not trained again")
+        return known
+    unfinished = None if train else runs_folder() / "unfinished" / f"{recipe.name}-{device.type}-seed{seed}"
+    options = {"device": device, "progress": progress, "limit": limit, "train": train, "unfinished": unfinished}
+    finished = run(recipe, digits, seed, **options)
     result = finished.record
-    if seed == 0 and digits.source == "mnist" and not recipe.study:
+    if result is None:
+        return None
+    if seed == 0 and digits.source == "mnist" and not recipe.study and limit is None:
         keep_weights(finished, digits)
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
-    write_atomically(runs_folder() / "records" / name / file, json.dumps(result, indent=1) + "\n")
+    write_atomically(_record_path(recipe, file), json.dumps(result, indent=1) + "\n")
+    if unfinished:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return result
+
+
+def _record_path(recipe, file):
+    """Return where this machine's record of a recipe, or of a trial in a search, lies."""
+    folder = runs_folder() / "records"
+    return folder / "trials" / f"{recipe.name}-{file}" if recipe.varied else folder / recipe.name / file
+
+
+def _recorded(recipe, seed, digits, device, limit):
+    """Return this machine's record of such a run, or None; a pruned one does not count."""
+    pattern = _record_path(recipe, f"{digits.source}-*-{device.type}-seed{seed}.json")
+    for path in pattern.parent.glob(glob.escape(pattern.name).replace("[*]", "*")):
+        found = _read_record(path)
+        same = found["settings"] == recipe.settings() and found.get("limit") == limit
+        if same and found["quick"] == quick_mode() and found.get("stopped") != "pruned":
+            return found
+    return None
 
 
 def keep_weights(finished, digits):
@@ -85,22 +120,38 @@ def load_records(folders=None):
         folders = [project_root() / "records", runs_folder() / "records"]
     records, outdated = {}, 0
     for path in [path for folder in folders for path in sorted(folder.glob("*/*.json"))]:
+        found = _read_record(path)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            key = tuple(found[name] for name in (*KEY, "seed"))
-            missing = set(FIELDS) - set(found)
-            if missing:
-                raise KeyError(*sorted(missing))
-            current = found["recipe"] in RECIPES and found["settings"] == RECIPES[found["recipe"]].settings()
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
-        if current:
-            records[key] = found
-        else:
+            current = found["settings"] == _recipe_today(found).settings()
+        except ValueError:  # a recipe or a hyperparameter that is no more
+            current = False
+        key = tuple(found[name] for name in (*KEY, "seed"))
+        if not current:
             outdated += 1
+        elif key not in records or found.get("stopped") != "pruned":  # which overrules no finished trial
+            records[key] = found
     if outdated:
         warnings.warn(f"{outdated} records of other settings than today's recipes are left out", stacklevel=2)
     return list(records.values())
+
+
+def _read_record(path):
+    """Return the record in a file; raises ValueError if it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = {*FIELDS, *KEY, "seed", "settings"} - set(found)
+        if missing:
+            raise KeyError(*sorted(missing))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
+    return found
+
+
+def _recipe_today(record):
+    """Return the recipe of a record, or the trial in a search, as it would be run today."""
+    if "varied" in record:
+        return vary(record["varied"], record["changes"])
+    return find_recipe(record["recipe"])
 
 
 def full_runs(records=None, device="cpu", trained_on=48_000):
@@ -111,7 +162,7 @@ def full_runs(records=None, device="cpu", trained_on=48_000):
     records = load_records([project_root() / "records"]) if records is None else records
     runs = {name: [] for name in RECIPES}
     for one in sorted(records, key=lambda one: one["seed"]):
-        if tuple(one[key] for key in KEY[1:]) == ("mnist", False, trained_on, device):
+        if tuple(one[key] for key in KEY[1:]) == ("mnist", False, trained_on, device) and one["recipe"] in runs:
             runs[one["recipe"]].append(one)
     return runs
 

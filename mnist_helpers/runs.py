@@ -1,40 +1,76 @@
 """Training a recipe, and scoring it."""
 
+import json
 import platform
 import time
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from .environment import choose_device, quick, quick_mode, seeded
+from .checkpoints import load_state
+from .distributed import combine, global_mean, rank, shared, world_size, wrapped
+from .environment import choose_device, combine_seeds, quick, quick_mode, seeded
 from .evaluation import score_on_test
-from .loaders import make_loaders
+from .files import sha256
+from .loaders import ResidentLoader, make_loaders
 from .models import INITIALISATIONS, build_model, count_parameters
-from .recipes import RECIPES, find_recipe
+from .recipes import RECIPES, Recipe, find_recipe
 from .training import History, fit, train_one_epoch
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: its JSON-ready `record`, the trained `model` and the `history` of its epochs."""
+class Setup:
+    """A recipe made ready for training: what `training.epochs` and `training.fit` are to be given.
 
-    record: dict
+    `before` is the `History` of the training that this one continues, or None.
+    """
+
+    recipe: Recipe
+    seed: int
+    model: nn.Module
+    train_loader: ResidentLoader
+    validation_loader: ResidentLoader
+    optimizer: torch.optim.Optimizer
+    n_epochs: int
+    options: dict
+    before: History | None
+
+    def fingerprint(self):
+        """Return a name that training which goes otherwise does not have; the number of processes is not in it."""
+        loader = self.train_loader
+        facts = [self.recipe.settings(), self.n_epochs, self.seed]
+        facts += [loader.source, loader.n_examples, loader.labels.device.type]
+        return f"{self.recipe.name[:60]}-{sha256(json.dumps(facts).encode())[:16]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its JSON-ready `record`, the trained `model` and the `history` of its epochs.
+
+    Of several processes that train together, only the first has a record.
+    """
+
+    record: dict | None
     model: nn.Module
     history: History
 
 
-def run(name, digits, seed=0, *, device=None, progress=True):
-    """Train the recipe called `name` on `digits`, score the weights that it ends with, and return the `Run`.
+def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train=None, unfinished=None):
+    """Train a recipe on `digits`, score the weights that it ends with, and return the `Run`.
 
-    It is scored on validation, and on test unless it is a variant in a study.
-
-    Quick mode trains for two epochs on 4,000 images and says so in the record.
+    It is scored on validation, and on test unless it is a variant in a study. Quick mode trains for two epochs on
+    4,000 images and says so in the record. Under torchrun all processes train together, see `distributed`.
 
     Args:
+        recipe: its name, or a `Recipe`.
         digits: `Digits` for training and validation; the test part is loaded by `evaluation` when training is over.
         seed: of initialisation, batch order and dropout.
         device: the best one here unless named.
+        limit: keep only so many training images, and a quarter as many for validation.
+        train: takes the `Setup` and returns the `History`; `fit_setup` unless given.
+        unfinished: a folder that keeps the state of unfinished training, which the same run takes up again.
 
     Raises:
         ValueError: no such recipe.
@@ -42,43 +78,77 @@ def run(name, digits, seed=0, *, device=None, progress=True):
         TrainingError: the loss became NaN or infinite.
         KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
     """
-    recipe, device = find_recipe(name), choose_device(device)
-    model, history, loader = _train(recipe, digits, seed, device, progress)
-    kept = history.best if recipe.keep_best else history.epochs[-1]
+    recipe, device = find_recipe(recipe), choose_device(device)
+    options = {"progress": progress, "unfinished": unfinished}
+    setup = prepare(recipe, digits, seed, device, limit=limit, **options)
+    history = train(setup) if train else fit_setup(setup, **options)
+    model = getattr(setup.model, "module", setup.model)
+    if rank() != 0:
+        return Run(None, model, history)
+    kept = history.best if recipe.keep_best or not len(history) else history.epochs[-1]
     record = {
-        "recipe": name,
+        "recipe": recipe.name,
+        **({"varied": recipe.varied, "changes": recipe.changes} if recipe.varied else {}),
         "settings": recipe.settings(),
         "seed": seed,
         "source": digits.source,
         "quick": quick_mode(),
-        "trained_on": len(loader.labels),
+        "trained_on": setup.train_loader.n_examples,
+        "limit": limit,
         **_machine(device),
         "parameters": count_parameters(model),
         "epochs": len(history),
+        "stopped": history.stopped,
         "seconds": round(history.seconds, 2),
-        "validation_accuracy": kept.validation_accuracy,
-        "validation_loss": kept.validation_loss,
+        "validation_accuracy": kept.validation_accuracy if kept else None,
+        "validation_loss": kept.validation_loss if kept else None,
         **_test_fields(recipe, model, digits),
         "history": [asdict(result) for result in history.epochs],
     }
     return Run(record, model, history)
 
 
-def _train(recipe, digits, seed, device, progress):
-    """Return (trained model, history, training loader) of a recipe, after what it continues."""
-    train_loader, validation_loader = _make_loaders(recipe, digits, seed, device, quick(None, short=4000))
+def prepare(recipe, digits, seed, device, *, limit=None, **options):
+    """Return the `Setup` of a recipe; one that continues another recipe is trained up to there. See `run`."""
+    limit = quick(limit, short=min(limit or 4000, 4000))
+    train_loader, validation_loader = _make_loaders(recipe, digits, seed, device, limit)
     if recipe.start:
-        model, before, _ = _train(RECIPES[recipe.start], digits, seed, device, progress)
+        start = prepare(RECIPES[recipe.start], digits, seed, device, limit=limit, **options)
+        model, before = start.model, fit_setup(start, **options)
     else:
-        model, before = _initialised(recipe, seed, device), None
-    n_epochs = quick(recipe.epochs, short=2)
+        model, before = wrapped(_initialised(recipe, seed, device)), None
+    n_epochs = quick(recipe.epochs, short=min(recipe.epochs, 2))
     optimizer = _make_optimizer(recipe, model)
-    scheduler = _make_scheduler(recipe, optimizer, n_epochs, len(train_loader))
-    options = {"scheduler": scheduler, "seed": seed, "progress": progress, "restore_best": recipe.keep_best}
-    history = fit(model, train_loader, validation_loader, optimizer, n_epochs, after=before, **options)
+    options = {"scheduler": _make_scheduler(recipe, optimizer, n_epochs, len(train_loader)), "seed": seed}
+    if world_size() > 1:
+        options |= {"loss_function": global_mean(F.cross_entropy), "combine": combine}
+    if rank():
+        options["seed"] = combine_seeds(seed, rank())  # of dropout: other neurons are silent in each process
+    return Setup(recipe, seed, model, train_loader, validation_loader, optimizer, n_epochs, options, before)
+
+
+def fit_setup(setup, *, progress=True, unfinished=None):
+    """Train what `prepare` returned and return the `History`; raises KeyboardInterrupt after Ctrl-C, else as `fit`."""
+    checkpoint, state = None, None
+    if unfinished is not None:
+        checkpoint = unfinished / f"{setup.fingerprint()}.pt"
+        state = shared(load_state(checkpoint) if rank() == 0 else None)
+    history = fit(
+        setup.model,
+        setup.train_loader,
+        setup.validation_loader,
+        setup.optimizer,
+        setup.n_epochs,
+        after=setup.before,
+        restore_best=setup.recipe.keep_best,
+        progress=progress and rank() == 0,
+        checkpoint=checkpoint if rank() == 0 else None,
+        resume=state,
+        **setup.options,
+    )
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
-    return model, history, train_loader
+    return history
 
 
 def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
@@ -104,11 +174,11 @@ def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
         with seeded(0):
             train_one_epoch(model, loader, optimizer)
         seconds = time.perf_counter() - start
-    return seconds * 48_000 / len(loader.labels)
+    return seconds * 48_000 / loader.n_examples
 
 
 def _make_loaders(recipe, digits, seed, device, limit):
-    options = {"limit": limit, "augmentation": recipe.augmentation}
+    options = {"limit": limit, "augmentation": recipe.augmentation, "shard": (rank(), world_size())}
     return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, **options)
 
 
@@ -152,6 +222,7 @@ def _machine(device):
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "precision": "float32",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

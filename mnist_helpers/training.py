@@ -2,13 +2,15 @@
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR, CyclicLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from tqdm.auto import tqdm
 
+from .checkpoints import CheckpointError, load_state, save_state
+from .distributed import rank
 from .environment import seeded
 from .evaluation import accuracy, evaluate
 
@@ -138,6 +140,7 @@ def epochs(
     per_batch=None,
     seed=0,
     first_epoch=1,
+    combine=None,
 ):
     """Train for `n_epochs` and yield an `EpochResult` after each; stop asking, and training stops.
 
@@ -151,6 +154,8 @@ def epochs(
         seed: of dropout and the like. Each epoch's randomness is a function of (seed, epoch); the caller's random
             state is left alone.
         first_epoch: the first one's number; training that goes on counts on, lest batch orders come twice.
+        combine: where several processes train together, `distributed.combine`: it makes of this one's loss and accuracy
+            on a loader those of all.
 
     Raises:
         ValueError: a loader is empty, or a plateau schedule waits for a rise.
@@ -171,6 +176,8 @@ def epochs(
                 )
                 seconds = time.perf_counter() - start
                 validated = evaluate(model, validation_loader, loss_function)
+                if combine is not None:
+                    trained, validated = combine(trained, train_loader), combine(validated, validation_loader)
                 if not math.isfinite(validated[0]):
                     raise TrainingError(f"after its last batch: the validation loss is {validated[0]}")
             except TrainingError as error:
@@ -195,6 +202,8 @@ def fit(
     patience=None,
     restore_best=False,
     progress=True,
+    checkpoint=None,
+    resume=None,
     **options,
 ):
     """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
@@ -208,25 +217,35 @@ def fit(
         patience: stop early after this many epochs without a lower validation loss; never unless given.
         restore_best: put the best epoch's weights (see `History.best`) into the model at the end.
         progress: show a progress bar.
-        **options: as for `epochs`: loss_function, scheduler, per_batch, seed.
+        checkpoint: a file in which the state of training is kept after every epoch.
+        resume: go on from a state of training, whose epochs count among the `n_epochs`: what
+            `checkpoints.load_state` returned, or "auto" for that of the file `checkpoint`, if there is one.
+        **options: as for `epochs`: loss_function, scheduler, per_batch, seed, combine.
 
     Raises:
+        CheckpointError: the state cannot be read, or is that of another model, optimizer or scheduler.
         TrainingError: the loss became NaN or infinite. The model is put back to the last good epoch, and the
             exception's `history` holds the epochs before.
     """
-    history, last_state = History(), _copy_state(model)
-    if after is not None:
-        history = replace(after, epochs=list(after.epochs), stopped="")
+    plain, scheduler = getattr(model, "module", model), options.get("scheduler")  # without what `distributed` wraps
+    history = History() if after is None else replace(after, epochs=list(after.epochs), stopped="")
     done = len(history)
-    announced = not options.get("per_batch") and isinstance(options.get("scheduler"), STEPWISE)
-    results = epochs(model, train_loader, validation_loader, optimizer, n_epochs, first_epoch=done + 1, **options)
-    bar = tqdm(results, total=n_epochs, unit="epoch", disable=not progress)
+    state = load_state(checkpoint) if resume == "auto" else resume
+    if state is not None:
+        history = _resumed(state, plain, optimizer, scheduler)
+    last_state, left = _copy_state(plain), n_epochs + done - len(history)
+    announced = not options.get("per_batch") and isinstance(scheduler, STEPWISE) and rank() == 0
+    options["first_epoch"] = len(history) + 1
+    results = epochs(model, train_loader, validation_loader, optimizer, left, **options)
+    bar = tqdm(results, total=n_epochs, initial=n_epochs - left, unit="epoch", disable=not progress)
     try:
         for result in bar:
-            last_state = _copy_state(model)
+            last_state = _copy_state(plain)
             history.epochs.append(result)
             if history.best is result:
                 history.best_state = last_state
+            if checkpoint is not None:
+                save_state(checkpoint, _state(history, plain, optimizer, scheduler))
             bar.set_postfix_str(f"validation {result.validation_accuracy:.2f} %")
             rate = float(optimizer.param_groups[0]["lr"])
             if rate < result.learning_rate and announced:
@@ -238,7 +257,7 @@ def fit(
                 bar.write(f"Stopped early after epoch {result.epoch}: no lower validation loss for {waited} epochs")
                 break
     except (KeyboardInterrupt, TrainingError) as error:
-        model.load_state_dict(last_state)
+        plain.load_state_dict(last_state)
         if isinstance(error, TrainingError):
             error.history = history
             raise
@@ -247,8 +266,33 @@ def fit(
     finally:
         bar.close()
     if restore_best and history.best_state is not None:
-        model.load_state_dict(history.best_state)
+        plain.load_state_dict(history.best_state)
     return history
+
+
+def _state(history, *parts):
+    """Return what training needs to go on after the last epoch; `parts` are model, optimizer and scheduler."""
+    return {
+        "epochs": [asdict(result) for result in history.epochs],
+        "best_state": history.best_state,
+        "parts": [part and part.state_dict() for part in parts],
+        "classes": [type(part).__name__ for part in parts],
+    }
+
+
+def _resumed(state, *parts):
+    """Put `parts` into the state that `_state` returned, and return its history."""
+    try:
+        if state["classes"] != [type(part).__name__ for part in parts]:  # schedules take any state without a complaint
+            raise ValueError(f"of {', '.join(state['classes'])}")
+        for part, found in zip(parts, state["parts"], strict=True):
+            if part is not None or found is not None:
+                part.load_state_dict(found)
+        return History([EpochResult(**epoch) for epoch in state["epochs"]], state["best_state"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            "the state of training is that of another model, optimizer or schedule: remove it, or train without resume"
+        ) from error
 
 
 def _copy_state(model):

@@ -6,7 +6,7 @@ import matplotlib
 import pytest
 import torch
 
-from mnist_helpers import data, idx_files
+from mnist_helpers import data, idx_files, studies
 from mnist_helpers.data import DataError, Digits, load_mnist
 
 
@@ -35,6 +35,15 @@ def random_state_is_left_alone():
 
 
 @pytest.fixture
+def one_thread():
+    """One torch thread: small networks are no slower, and far faster where other processes keep the cores busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def digits():
     """203 synthetic digits: class k has a bright bar in row 2k and noise; 203 leaves a ragged last batch."""
     generator = torch.Generator().manual_seed(0)
@@ -54,3 +63,15 @@ def project(tmp_path, monkeypatch):
     data._warn_once.cache_clear()
     monkeypatch.setattr(idx_files, "_failed_downloads", {})
     return tmp_path
+
+
+@pytest.fixture
+def closed(project, monkeypatch):
+    """An empty project, at whose end the databases are closed."""
+    opened, make = [], studies.open_storage
+    monkeypatch.setattr(studies, "open_storage", lambda *given: opened.append(make(*given)) or opened[-1])
+    yield project
+    for storage in opened:
+        storage.remove_session()
+        if hasattr(storage, "engine"):
+            storage.engine.dispose()

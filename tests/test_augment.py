@@ -10,7 +10,7 @@ from mnist_helpers.augment import Augmentation, affine_matrices, elastic_field, 
 from mnist_helpers.loaders import ResidentLoader
 
 N = 12
-EVERYTHING = Augmentation(degrees=15, translate=3, scale=0.2, shear=10, elastic=30, flip=True)
+EVERYTHING = Augmentation(degrees=15, translate=3, scale=0.2, shear=10, elastic=30, flip=True, brightness=0.3)
 
 
 def seed(number=0):
@@ -122,3 +122,12 @@ def test_the_loader_distorts_anew_in_each_epoch_and_reproducibly(digits):
     assert torch.equal(passes[0], passes[2]) and not torch.equal(passes[0], passes[1])
     assert passes[0].shape == torch.cat([images for images, _ in plain]).shape
     assert passes[0].amin() >= -0.1307 / 0.3081 - 1e-5, "background is the normalised 0, and nothing is darker"
+
+
+def test_brightness_multiplies_the_ink_and_leaves_the_background_and_the_rest_as_they_are(images):
+    plain = Augmentation(degrees=15, elastic=34)(images - 0.5, -0.5, seed())
+    bright = Augmentation(degrees=15, elastic=34, brightness=0.4)(images - 0.5, -0.5, seed())
+    plain, bright = plain + 0.5, bright + 0.5
+    factors = bright.sum(dim=(1, 2, 3)) / plain.sum(dim=(1, 2, 3))
+    torch.testing.assert_close(bright, plain * factors[:, None, None, None])
+    assert factors.min() >= 0.6 and factors.max() <= 1.4 and factors.std() > 0.1

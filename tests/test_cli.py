@@ -1,9 +1,13 @@
 import re
+import sys
+import warnings
 
 import pytest
 
 from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
+from mnist_helpers.recipes import vary
+from mnist_helpers.studies import SearchError
 from mnist_helpers.training import TrainingError
 
 pytestmark = pytest.mark.filterwarnings("default:THIS IS NOT MNIST")
@@ -70,6 +74,65 @@ def test_a_seed_that_is_none_is_refused(seed, capsys):
     with pytest.raises(SystemExit):
         main(["train", "mlp_baseline", f"--seeds={seed}"])
     assert f"a seed is a whole number from 0 on, not '{seed}'" in capsys.readouterr().err
+
+
+def test_of_several_processes_the_first_alone_speaks(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "rank", lambda: 1)
+    monkeypatch.setattr(cli, "record_run", lambda *_, **__: warnings.warn("the same for all", stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["train", "mlp_baseline", "--device", "cpu"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_sweep_hands_on_what_it_is_told(monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr("mnist_helpers.sweep.sweep", lambda *given, **options: told.append((given, options)) or "study")
+    monkeypatch.setattr("mnist_helpers.studies.study_table", lambda study: f"the table of the {study}")
+    assert main(["sweep", "network"]) == 0
+    assert capsys.readouterr().out == "\nthe table of the study\n"
+    command = (
+        "sweep network --trials 7 --workers 3 --storage sqlite:///a.db --name mine --epochs 4 --limit 500 --seed 2"
+    )
+    command += " --grace 9 --device cpu --allow-sample"
+    assert main([*command.split(), "--space", "lr=0.01..0.1 batch_size=32,64"]) == 0
+    plain = {"storage": None, "name": None, "limit": None, "seed": 0, "grace": 600, "device": None}
+    chosen = {"storage": "sqlite:///a.db", "name": "mine", "limit": 500, "seed": 2, "grace": 9, "device": "cpu"}
+    assert told == [
+        (("network", None, 20, 1), plain | {"allow_sample": False}),
+        (
+            (vary("network", {"epochs": 4}), {"lr": (0.01, 0.1), "batch_size": [32, 64]}, 7, 3),
+            chosen | {"allow_sample": True},
+        ),
+    ]
+
+
+@pytest.mark.parametrize("option", ["trials", "workers", "epochs", "limit", "grace"])
+@pytest.mark.parametrize("number", ["0", "-1", "2.5", "many"])
+def test_a_count_that_is_none_is_refused(option, number, capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "network", f"--{option}={number}"])
+    assert f"a whole number from 1 on is wanted, not '{number}'" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_sweep_is_one_sentence(project, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise SearchError("the study cannot begin")
+
+    for arguments in (["--space", "lr=..fast"], []):
+        assert main(["sweep", "network", *arguments]) == 2
+    monkeypatch.setattr("mnist_helpers.sweep.sweep", fail)
+    assert main(["sweep", "network"]) == 2
+    space, data, study = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"Error: 'lr=\.\.fast' is no part of a search space: .*", space) and "--allow-sample" in data
+    assert study == "Error: the study cannot begin"
+
+
+def test_without_optuna_a_sweep_says_how_to_get_it(project, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["sweep", "network", "--allow-sample"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch("Error: Optuna is not installed: python -m pip install 'optuna>=.*'", error)
 
 
 def test_notebooks_outside_a_project_are_one_sentence(tmp_path, monkeypatch, capsys):

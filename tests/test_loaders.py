@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from mnist_helpers.augment import Augmentation
 from mnist_helpers.data import load_mnist
+from mnist_helpers.environment import combine_seeds
 from mnist_helpers.loaders import ResidentLoader, make_loaders, plain_loader, stratified_split
 
 
@@ -75,6 +77,63 @@ def test_validation_is_never_shuffled_and_the_last_batch_is_kept(digits):
 def test_limit_keeps_a_quarter_as_many_for_validation(digits):
     training, validation = make_loaders(digits, limit=80, device="cpu")
     assert (len(training.labels), len(validation.labels)) == (80, 20)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(203, 16), (193, 64), (203, 7), (60, 64)])
+@pytest.mark.parametrize("n_processes", [1, 2, 3])
+def test_shares_put_together_are_the_batches_of_one_process(digits, n, batch_size, n_processes):
+    def make(**options):
+        return ResidentLoader(digits.take(torch.arange(n)), batch_size, shuffle=True, seed=3, device="cpu", **options)
+
+    whole, shares = make(), [make(shard=(number, n_processes)) for number in range(n_processes)]
+    for _ in range(2):  # two epochs, hence two orders
+        for (images, labels), *parts in zip(whole, *shares, strict=True):
+            together = torch.full_like(images, torch.nan), torch.full_like(labels, -1)
+            for number, part in enumerate(parts):
+                for target, found in zip(together, part, strict=True):
+                    target[number::n_processes] = found
+            assert torch.equal(together[0], images) and torch.equal(together[1], labels)
+    given = [sum(len(labels) for _, labels in share) for share in shares]
+    assert [share.n_examples_here for share in shares] == given and sum(given) == n
+    assert {share.n_examples for share in shares} == {n} and {len(share) for share in shares} == {len(whole)}
+
+
+def test_both_parts_are_shared(digits):
+    for parts in zip(*(make_loaders(digits, 16, device="cpu", shard=(number, 2)) for number in (0, 1))):
+        assert parts[0].n_examples_here + parts[1].n_examples_here == parts[0].n_examples
+    assert parts[0].n_examples == 41
+
+
+def test_too_few_examples_for_so_many_processes_are_refused(digits):
+    few = digits.take(torch.arange(2))
+    assert ResidentLoader(few, 64, device="cpu", shard=(1, 3)).n_examples_here == 1
+    with pytest.raises(ValueError, match="2 examples in batches of 64 cannot be shared by 3 processes: take fewer"):
+        ResidentLoader(few, 64, device="cpu", shard=(2, 3))
+    with pytest.raises(ValueError, match="203 examples in batches of 1 cannot be shared by 2 processes"):
+        ResidentLoader(digits, 1, device="cpu", shard=(1, 2))
+
+
+def test_each_process_distorts_its_share_in_its_own_way(digits):
+    alike = digits.take(torch.zeros(203, dtype=torch.int64))
+    shaken = Augmentation(degrees=20, elastic=20)
+
+    def images(shard, seed=3):
+        loader = ResidentLoader(alike, 16, seed=seed, device="cpu", augmentation=shaken, shard=shard)
+        return torch.cat([images for images, _ in loader])
+
+    first, second = (images((number, 2)) for number in (0, 1))
+    assert not (first[: len(second)] == second).flatten(1).all(dim=1).any(), "no picture is distorted alike"
+    assert torch.equal(images((1, 2)), second)
+
+
+def test_augmentation_in_a_single_process_is_what_the_records_were_made_with(digits):
+    shaken = Augmentation(degrees=20, elastic=20)
+    loader = ResidentLoader(digits, 16, seed=3, device="cpu", augmentation=shaken)
+    for epoch in (0, 1):
+        generator = torch.Generator().manual_seed(combine_seeds(3, epoch, 2))
+        pixels = digits.images[:, None] * (1 / (255 * 0.5))
+        expected = [shaken(part, 0.0, generator) - 1 for part in pixels.split(128)]  # eight batches at a time
+        torch.testing.assert_close(torch.cat([images for images, _ in loader]), torch.cat(expected), rtol=0, atol=1e-6)
 
 
 @pytest.mark.mnist

@@ -7,10 +7,14 @@ from matplotlib.figure import Figure
 from mnist_helpers.loaders import make_loaders
 from mnist_helpers.plots import (
     accuracy_against,
+    bars,
     class_balance,
     compare_curves,
     curves,
+    heat_map,
     image_grid,
+    parallel_coordinates,
+    rate_test,
     reliability,
     scatter_digits,
     schedules,
@@ -178,6 +182,41 @@ def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
     assert not accuracy_against({"one": 1}, {"one": [99]}, "seconds").collections, "one run has no deviation"
 
 
+def test_a_range_test_is_drawn_with_its_suggestion():
+    axes = rate_test([1e-3, 1e-2, 1e-1], [2.3, 1.0, 4.0], 1e-2)
+    assert axes.get_xscale() == "log" and axes.lines[0].get_ydata().tolist() == [2.3, 1.0, 4.0]
+    assert set(axes.lines[1].get_xdata()) == {1e-2} and "0.01" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_a_heat_map_has_its_values_in_its_cells():
+    axes = heat_map([0.1, 0.01], [1e-6, 1e-5, 1e-4], [[1, 2, 3], [4, np.nan, 6]], ("rate", "decay"))
+    assert [text.get_text() for text in axes.texts] == ["1.00", "2.00", "3.00", "4.00", "", "6.00"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1e-06", "1e-05", "0.0001"]
+    assert axes.get_ylabel() == "rate" and axes.texts[0].get_color() != axes.texts[5].get_color()
+
+
+def test_a_trial_is_a_line_through_its_choices():
+    choices = {"rate": [0.001, 0.01, 0.1], "optimizer": ["SGD", "Adam", "SGD"], "same": [2, 2, 2]}
+    axes = parallel_coordinates(choices, [97.0, 99.0, 98.0])
+    lines = [line.get_ydata().tolist() for line in axes.lines[:3]]
+    assert lines == [
+        [0, 0, 0, 0],
+        [1, 0, 0, pytest.approx(0.5)],
+        [pytest.approx(0.5), 1, 0, 1],
+    ], "the best is drawn last; rates lie on a logarithmic scale"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["rate", "optimizer", "same", "accuracy (%)"]
+    marks = [text.get_text() for text in axes.texts]
+    assert marks == ["0.001", "0.01", "0.1", "SGD", "Adam", "2", "97", "98", "99"]
+    many = parallel_coordinates({"rate": np.linspace(1, 2, 9)}, np.arange(9.0))
+    assert [text.get_text() for text in many.texts] == ["1", "2", "0", "8"], "of many values, the ends are told"
+
+
+def test_bars_stand_in_the_order_of_their_size():
+    axes = bars({"small": 0.1, "large": 0.7, "middle": 0.2}, "share")
+    assert [patch.get_width() for patch in axes.patches] == [0.1, 0.2, 0.7]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["small", "middle", "large"]
+
+
 @pytest.mark.parametrize(
     "draw",
     [
@@ -189,6 +228,10 @@ def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
         lambda ax: class_balance({"all": [1]}, ax=ax),
         lambda ax: scatter_digits(np.zeros((1, 2)), [1], ax=ax),
         lambda ax: image_grid(np.zeros((2, 3, 3)), ax=ax),
+        lambda ax: rate_test([0.1, 1.0], [2.0, 1.0], ax=ax),
+        lambda ax: heat_map([1], [1], [[0.5]], ax=ax),
+        lambda ax: parallel_coordinates({"rate": [0.1]}, [99.0], ax=ax),
+        lambda ax: bars({"one": 1.0}, "share", ax=ax),
     ],
 )
 def test_everything_draws_where_it_is_told(draw):

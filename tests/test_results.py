@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_helpers import evaluation, results, runs
+from mnist_helpers import evaluation, recipes, results, runs, training
 from mnist_helpers.__main__ import main
-from mnist_helpers.checkpoints import read_card
+from mnist_helpers.checkpoints import CheckpointError, read_card
 from mnist_helpers.data import DataError, load_data
-from mnist_helpers.recipes import RECIPES
+from mnist_helpers.recipes import RECIPES, vary
 from mnist_helpers.results import load_records, record_run, result_rows, results_table
 from mnist_helpers.runs import run
 from mnist_helpers.statistics import paired_difference, wilson_interval
@@ -80,6 +80,164 @@ def test_an_interrupted_run_is_neither_scored_nor_recorded(short, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         record_run("mlp_baseline", device="cpu", allow_sample=True)
     assert not (short / "runs").exists()
+
+
+@pytest.fixture
+def epochs_begun(monkeypatch):
+    """Count epochs; the one whose number is put into `breaks` is where Ctrl-C is pressed."""
+    begun = SimpleNamespace(n=0, breaks=None)
+    train_one_epoch = training.train_one_epoch
+
+    def counted(*given):
+        begun.n += 1
+        if begun.n == begun.breaks:
+            raise KeyboardInterrupt
+        return train_one_epoch(*given)
+
+    monkeypatch.setattr(training, "train_one_epoch", counted)
+    return begun
+
+
+def without_seconds(record):
+    epochs = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
+    return {key: value for key, value in record.items() if key != "seconds"} | {"history": epochs}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("breaks", [2, 4])  # in the recipe that it continues, and after that
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(short, monkeypatch, epochs_begun, breaks):
+    monkeypatch.setitem(RECIPES, "mlp_plateau", replace(RECIPES["mlp_plateau"], epochs=2))
+    whole = run("mlp_plateau", load_data(), 1, device="cpu", progress=False).record
+    assert epochs_begun.n == 4
+    options = {"device": "cpu", "allow_sample": True, "progress": False}
+    epochs_begun.n, epochs_begun.breaks = 0, breaks
+    with pytest.raises(KeyboardInterrupt):
+        record_run("mlp_plateau", 1, **options)
+    assert list((short / "runs" / "unfinished").rglob("*.pt")) and not (short / "runs" / "records").exists()
+    epochs_begun.n, epochs_begun.breaks = 0, None
+    record = record_run("mlp_plateau", 1, **options)
+    assert epochs_begun.n == 4 - (breaks - 1), "finished epochs are not trained again"
+    assert without_seconds(record) == without_seconds(whole)
+    assert not list((short / "runs" / "unfinished").iterdir())
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("other", [{"seed": 2}, {"limit": 200}, {"batch_size": 32}], ids=str)
+def test_an_interrupted_run_is_not_taken_up_by_another_one(short, monkeypatch, epochs_begun, other):
+    options = {"seed": 1, "device": "cpu", "allow_sample": True, "progress": False}
+    epochs_begun.breaks = 2
+    with pytest.raises(KeyboardInterrupt):
+        record_run("mlp_baseline", **options)
+    epochs_begun.n, epochs_begun.breaks = 0, None
+    if "batch_size" in other:  # the recipe is changed in the meantime
+        monkeypatch.setitem(RECIPES, "mlp_baseline", replace(RECIPES["mlp_baseline"], **other))
+        other = {}
+    record_run("mlp_baseline", **options | other)
+    assert epochs_begun.n == 2
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_damaged_state_is_named(short, epochs_begun):
+    epochs_begun.breaks = 2
+    with pytest.raises(KeyboardInterrupt):
+        record_run("mlp_baseline", 1, device="cpu", allow_sample=True, progress=False)
+    (state,) = (short / "runs" / "unfinished").rglob("*.pt")
+    state.write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=f"{state.name} holds no weights that can be read"):
+        record_run("mlp_baseline", 1, device="cpu", allow_sample=True, progress=False)
+
+
+def test_a_run_on_fewer_images_does_not_pass_for_a_full_one(short, digits):
+    options = {"digits": digits, "device": "cpu", "progress": False}
+    some = record_run("mlp_constant_30", limit=80, **options, train=lambda setup: fit_one(setup))
+    every = record_run("mlp_constant_30", **options, train=lambda setup: fit_one(setup))
+    assert (some["limit"], some["trained_on"]) == (80, 80) and (every["limit"], every["trained_on"]) == (None, 162)
+    refuse = {"train": None, "digits": digits, "device": "cpu", "progress": False}
+    assert (
+        record_run("mlp_constant_30", limit=80, **refuse) == some and record_run("mlp_constant_30", **refuse) == every
+    )
+
+
+def fit_one(setup, stopped=""):
+    """Train a single epoch, whatever the recipe says."""
+    setup.options["scheduler"] = None
+    loaders = setup.train_loader, setup.validation_loader
+    history = training.fit(setup.model, *loaders, setup.optimizer, 1, progress=False, **setup.options)
+    history.stopped = stopped
+    return history
+
+
+def test_what_is_known_is_said_where_progress_is_shown(short, digits, capsys):
+    record = record_run("mlp_step", digits=digits, device="cpu", progress=False, train=fit_one)
+    assert record_run("mlp_step", digits=digits, device="cpu", progress=False) == record
+    assert capsys.readouterr().out == ""
+    assert record_run("mlp_step", digits=digits, device="cpu") == record
+    assert capsys.readouterr().out == "mlp_step, seed 0 is recorded already, and not trained again\n"
+
+
+def test_a_pruned_trial_is_no_answer_to_a_search_that_does_not_prune(short, digits):
+    options = {"digits": digits, "device": "cpu", "progress": False}
+    varied = vary("network", {"lr": 0.01})
+    assert record_run(varied, train=lambda setup: fit_one(setup, "pruned"), **options)["stopped"] == "pruned"
+    whole = record_run(varied, train=fit_one, **options)
+    assert whole["stopped"] == "" and record_run(varied, **options) == whole
+
+
+def test_a_recipe_changed_by_hand_is_not_taken_for_the_one_of_that_name(short, digits):
+    options = {"digits": digits, "device": "cpu", "progress": False, "train": fit_one}
+    plain = record_run(vary("network", {"lr": 0.01}), **options)
+    other = record_run(vary(replace(RECIPES["network"], batch_size=16), {"lr": 0.01}), **options)
+    assert other["settings"]["batch_size"] == 16 and other["history"] != plain["history"]
+
+
+def test_a_trial_is_recorded_with_what_was_changed_and_not_scored_on_test(short, monkeypatch, digits):
+    monkeypatch.setattr(runs, "score_on_test", None)
+    varied = vary("network", {"lr": 0.01, "epochs": 1})
+    record = record_run(varied, device="cpu", digits=digits, progress=False)
+    assert record["recipe"] == "network_lr_0.01_epochs_1" and record["varied"] == "network"
+    assert record["changes"] == {"lr": 0.01, "epochs": 1} and record["settings"] == varied.settings()
+    assert record["test_accuracy"] is record["test_predictions"] is None
+    (path,) = (short / "runs" / "records").rglob("*.json")
+    assert path.parent.name == "trials" and path.name == "network_lr_0.01_epochs_1-synthetic-162-cpu-seed0.json"
+    assert load_records() == [record]
+
+
+def trial_record(name, changes, **figures):
+    """Return the record of a full trial on MNIST."""
+    varied = vary(name, changes)
+    figures |= {"recipe": varied.name, "settings": varied.settings(), "varied": name, "changes": changes}
+    return make_record(test=None, test_predictions=None, **figures)
+
+
+def test_trials_of_a_recipe_that_has_changed_since_are_left_out(project, monkeypatch):
+    write(project, trial_record("network", {"lr": 0.1}))
+    write(project, trial_record("conv_bn_relu_w8", {"momentum": 0.5}))
+    assert len(load_records()) == 2
+    network = RECIPES["network"]
+    monkeypatch.setitem(RECIPES, "network", replace(network, optimizer_arguments={"lr": 5.0, "fused": True}))
+    assert len(load_records()) == 2, "another learning rate, which the trial has changed anyway"
+    monkeypatch.setitem(RECIPES, "network", replace(network, batch_size=32))
+    with pytest.warns(UserWarning, match="1 records of other settings"):
+        assert [one["varied"] for one in load_records()] == ["conv_bn_relu_w8"]
+    monkeypatch.setitem(RECIPES, "conv_bn_relu_w8", replace(RECIPES["conv_bn_relu_w8"], optimizer="Adam"))
+    with pytest.warns(UserWarning, match="2 records of other settings"):
+        assert load_records() == [], "Adam has no momentum to change"
+    monkeypatch.setattr(recipes, "RECIPES", {name: one for name, one in RECIPES.items() if name != "network"})
+    with pytest.warns(UserWarning, match="2 records of other settings"):
+        assert load_records() == []
+
+
+def test_trials_never_enter_the_tables(project):
+    write(project, make_record(0, 98.0))
+    for number, changes in enumerate(({}, {"lr": 0.1}, {"epochs": 15})):
+        write(project, trial_record("mlp_baseline", changes, seed=number, validation=10.0))
+    assert len(load_records()) == 4
+    runs_of_baseline = results.full_runs(load_records())["mlp_baseline"]
+    assert [one["validation_accuracy"] for one in runs_of_baseline] == [98.5]
+    rows = [row for row in result_rows() if row["seeds"]]
+    assert [(row["recipe"], row["seeds"], row["test_accuracy_mean"]) for row in rows] == [("mlp_baseline", [0], 98.0)]
+    with pytest.raises(ValueError, match="there is no study 'search'"):
+        result_rows(study="search")
 
 
 def test_quick_runs_are_labelled_and_lie_elsewhere(short, monkeypatch):

@@ -7,9 +7,12 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from mnist_helpers.augment import Augmentation
+from mnist_helpers.checkpoints import CheckpointError, load_state
 from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation import evaluate
 from mnist_helpers.loaders import ResidentLoader, make_loaders
-from mnist_helpers.models import mlp_baseline, network
+from mnist_helpers.models import cnn_tuned, mlp_baseline, network
 from mnist_helpers.training import TrainingError, epochs, fit, learning_rates, train_one_epoch
 
 
@@ -254,3 +257,182 @@ def test_empty_loader_is_refused():
     model = make()
     with pytest.raises(ValueError, match="nothing to train on"):
         train_one_epoch(model, [], Adam(model.parameters()))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_where_several_processes_train_the_figures_are_the_combined_ones(digits):
+    asked, model = [], make(network)
+    optimizer = SGD(model.parameters(), lr=1e-3)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+
+    def combine(result, loader):
+        asked.append((result, loader))
+        return len(asked), 50.0 + len(asked)
+
+    loaders = make_loaders(digits, 16, device="cpu")
+    history = fit(model, *loaders, optimizer, 3, scheduler=scheduler, combine=combine, progress=False)
+    assert history["train_loss"] == [1, 3, 5] and history["validation_loss"] == [2, 4, 6]
+    assert history["train_accuracy"] == [51, 53, 55] and history["validation_accuracy"] == [52, 54, 56]
+    assert [loader for _, loader in asked] == [*loaders] * 3
+    loaders[0].sampler.set_epoch(1)
+    again = make(network)
+    own = train_one_epoch(again, loaders[0], SGD(again.parameters(), lr=1e-3)), evaluate(again, loaders[1])
+    assert tuple(result for result, _ in asked[:2]) == own, "it is given this process's own figures"
+    assert scheduler.best == 2, "the schedule follows the combined loss, which rises"
+    assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_combined_loss_that_is_no_number_ends_training(digits):
+    with pytest.raises(TrainingError, match="epoch 1, after its last batch: the validation loss is nan"):
+        train(digits, combine=lambda result, loader: (math.nan, 10.0))
+
+
+class Killed(Exception):
+    """Stands for what ends a process."""
+
+
+def killed_in(epoch, n_batches, n_validations=1):
+    """Return a loss function that dies in the middle of an epoch."""
+    calls = []
+
+    def loss_function(logits, labels):
+        calls.append(1)
+        if len(calls) == (epoch - 1) * (n_batches + n_validations) + n_batches // 2:
+            raise Killed
+        return F.cross_entropy(logits, labels)
+
+    return loss_function
+
+
+SCHEDULES = {
+    "none": lambda optimizer: None,
+    "step": lambda optimizer: StepLR(optimizer, 2, gamma=0.1),
+    "one cycle": lambda optimizer: OneCycleLR(optimizer, 1e-2, total_steps=5 * 11),
+    "plateau": lambda optimizer: ReduceLROnPlateau(optimizer, factor=0.1, patience=0, threshold=0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "architecture", "k"),
+    [
+        *((schedule, mlp_baseline, 2) for schedule in SCHEDULES),
+        ("one cycle", cnn_tuned, 1),
+        ("plateau", cnn_tuned, 3),
+    ],
+)
+@pytest.mark.usefixtures("one_thread")
+def test_training_that_was_broken_off_goes_on_as_if_it_had_not_been(digits, tmp_path, schedule, architecture, k):
+    """Bit for bit: the history, the weights, and what the optimizer and the schedule remember."""
+
+    augmentation = Augmentation(degrees=15, elastic=20) if architecture is cnn_tuned else None
+
+    def training(model_seed, **options):
+        with seeded(model_seed):
+            model = architecture()
+        optimizer = Adam(model.parameters(), lr=1e-3)
+        scheduler = SCHEDULES[schedule](optimizer)
+        loaders = make_loaders(digits, 16, seed=5, device="cpu", augmentation=augmentation)
+        options |= {"scheduler": scheduler, "seed": 5, "progress": False}
+        return model, optimizer, scheduler, lambda: fit(model, *loaders, optimizer, 5, **options)
+
+    whole, optimizer, scheduler, run = training(0)
+    history = run()
+    file = tmp_path / "states" / "run.pt"
+    *_, run = training(0, checkpoint=file, loss_function=killed_in(k + 1, 11))
+    with pytest.raises(Killed):
+        run()
+    assert len(load_state(file)["epochs"]) == k
+    resumed, *parts, run = training(99, checkpoint=file, resume="auto")  # other weights: the state replaces them
+    again = run()
+    assert again == history and again.best == history.best and again["epoch"] == [1, 2, 3, 4, 5]
+    for ours, theirs in ((resumed.state_dict(), whole.state_dict()), (again.best_state, history.best_state)):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    torch.testing.assert_close(parts[0].state_dict(), optimizer.state_dict(), rtol=0, atol=0)
+    assert (parts[1] and parts[1].state_dict()) == (scheduler and scheduler.state_dict())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_without_a_state_auto_starts_fresh_and_a_finished_one_is_not_trained_again(digits, tmp_path, monkeypatch):
+    file = tmp_path / "run.pt"
+    model, _, history = train(digits, 2, checkpoint=file, resume="auto", restore_best=True)
+    assert history == train(digits, 2)[2] and file.exists()
+    monkeypatch.setattr("mnist_helpers.training.train_one_epoch", None)
+    again, _, same = train(
+        digits,
+        2,
+        model=make(network, widths=(256, 256), dropout=0.3, batch_norm=True),
+        lr=9.0,
+        checkpoint=file,
+        resume="auto",
+        restore_best=True,
+    )
+    assert same == history
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_state_can_be_given_and_a_file_that_is_not_asked_for_is_not_read(digits, tmp_path):
+    file = tmp_path / "run.pt"
+    _, _, two = train(digits, 2, checkpoint=file)
+    assert train(digits, 3, resume=load_state(file))[2] == train(digits, 3)[2]
+    file.write_bytes(b"torn")
+    assert train(digits, 2, checkpoint=file)[2] == two, "without resume, training begins anew"
+    assert len(load_state(file)["epochs"]) == 2
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_continues_other_training_can_be_broken_off_too(digits, tmp_path):
+    def second_part(**options):
+        model, _, first = train(digits, 2)
+        return train(digits, 3, model=model, after=first, **options)
+
+    whole, _, history = second_part()
+    # Epoch 3 is the first one here
+    with pytest.raises(Killed):
+        second_part(checkpoint=tmp_path / "run.pt", loss_function=killed_in(3, 11))
+    resumed, _, again = second_part(checkpoint=tmp_path / "run.pt", resume="auto")
+    assert again == history and again["epoch"] == [1, 2, 3, 4, 5]
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_ctrl_c_leaves_the_state_of_the_last_finished_epoch(digits, tmp_path):
+    def interrupted(logits, labels, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 30:  # in epoch 3
+            raise KeyboardInterrupt
+        return F.cross_entropy(logits, labels)
+
+    assert train(digits, 5, checkpoint=tmp_path / "run.pt", loss_function=interrupted)[2].stopped == "interrupted"
+    again = train(digits, 5, checkpoint=tmp_path / "run.pt", resume="auto")[2]
+    assert again == train(digits, 5)[2] and again.stopped == ""
+
+
+OTHERS = {
+    "model": {"model": lambda: make(network)},
+    "width": {"model": lambda: make(width=8)},
+    "optimizer": {"optimizer": SGD},
+    "schedule": {"scheduler": lambda optimizer: CosineAnnealingLR(optimizer, 3)},
+    "no schedule": {"scheduler": lambda optimizer: None},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.usefixtures("one_thread")
+def test_the_state_of_other_training_is_refused_in_one_sentence(digits, tmp_path, other):
+    def attempt(model=make, optimizer=Adam, scheduler=lambda optimizer: StepLR(optimizer, 2), **options):
+        optimizer = optimizer((model := model()).parameters(), lr=1e-3)
+        train(digits, 2, model=model, optimizer=optimizer, scheduler=scheduler(optimizer), **options)
+
+    attempt(checkpoint=tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match="of another model, optimizer or schedule: remove it, or") as caught:
+        attempt(**OTHERS[other], checkpoint=tmp_path / "run.pt", resume="auto")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("state", [{}, {"0.weight": torch.zeros(3)}, [1, 2]])
+def test_what_is_no_state_of_training_is_refused(digits, state):
+    with pytest.raises(CheckpointError, match="the state of training is that of another model"):
+        train(digits, resume=state)
