@@ -25,7 +25,7 @@ def main(arguments=None):
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted: what was finished before is kept, this run is not.", file=sys.stderr)
+        print("Interrupted: what is finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
     return 0
 

@@ -57,7 +57,7 @@ def test_training_a_variant_shows_its_study(project, capsys, monkeypatch):
     [
         (TrainingError("epoch 2, batch 7: the loss is nan"), 2, "Error: epoch 2, batch 7: the loss is nan\n"),
         (OSError(28, "the disk is full"), 2, "Error: [Errno 28] the disk is full\n"),
-        (KeyboardInterrupt(), 130, "Interrupted: what was finished before is kept, this run is not.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted: what is finished is kept; the same command goes on from there.\n"),
     ],
 )
 def test_mistakes_end_in_one_sentence(monkeypatch, capsys, error, code, message):
