@@ -59,9 +59,9 @@ def parse(arguments=None):
         help="database (postgresql://..., sqlite:///file.db) or journal file, which several machines may share",
     )
     sweep.add_argument("--space", metavar="SPACE", help='such as "lr=0.001..0.1 batch_size=32,64"')
-    sweep.add_argument("--name", help="of the study in the storage (default: the recipe's)")
+    sweep.add_argument("--name", help="of the study in the storage (default: the recipe's, with its changes)")
     sweep.add_argument("--epochs", type=count, metavar="N", help="of each trial (default: the recipe's)")
-    sweep.add_argument("--limit", type=count, metavar="N", help="train on N images only")
+    sweep.add_argument("--limit", type=count, metavar="N", help="train on N images only, validate on N/4")
     sweep.add_argument("--seed", type=seed, default=0, help="of training and suggestions (default 0)")
     sweep.add_argument(
         "--grace", type=count, default=600, metavar="S", help="seconds of silence after which a trial counts as lost"

@@ -5,11 +5,14 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from .environment import combine_seeds, quick_mode, runs_folder
 from .recipes import find_recipe, vary
 from .results import record_run
 from .search import watched
 
+N_RANDOM = 4  # trials that are drawn at random and not pruned, before there is something to learn from
 MAX_RETRIES = 3  # of a trial that is lost again and again
 
 
@@ -71,7 +74,11 @@ def _check_space(recipe, space):
         if isinstance(values, tuple) and not (len(values) == 2 and numbers and 0 < values[0] < values[1]):
             raise ValueError(f"the range of {name} must be two numbers, 0 < low < high, not {values}")
         for value in values:
-            vary(recipe, {name: value})
+            varied = vary(recipe, {name: value})
+            try:
+                getattr(torch.optim, varied.optimizer)([torch.zeros(1)], **varied.optimizer_arguments)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name}={value} cannot be searched: {error}") from error
 
 
 def make_objective(recipe, space, seed=0, **options):
@@ -91,8 +98,8 @@ def make_objective(recipe, space, seed=0, **options):
 def open_study(recipe, space=None, storage=None, *, name=None, seed=0, sampler_seed=None, grace=600, **facts):
     """Return the Optuna study of a recipe in a storage: it is begun, or taken up where it is there already.
 
-    New trials are suggested by a tree-structured Parzen estimator (Bergstra et al. 2011), and one whose accuracy after
-    an epoch is below the median of the earlier trials' is pruned.
+    After `N_RANDOM` trials at random, new ones are suggested by a tree-structured Parzen estimator (Bergstra et al.
+    2011), and one whose accuracy after an epoch is below the median of the earlier trials' is pruned.
 
     Args:
         recipe: a recipe or its name.
@@ -117,7 +124,7 @@ def open_study(recipe, space=None, storage=None, *, name=None, seed=0, sampler_s
             study_name=name,
             direction="maximize",
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=N_RANDOM),
         )
         facts |= {"settings": recipe.settings(), "quick": quick_mode(), "seed": seed}
         facts = json.dumps(facts | {"space": {key: [type(one).__name__, *one] for key, one in space.items()}})
@@ -131,7 +138,8 @@ def open_study(recipe, space=None, storage=None, *, name=None, seed=0, sampler_s
         )
     # A study that goes on must not be suggested what it began with
     seeds = (seed if sampler_seed is None else sampler_seed, len(study.get_trials(deepcopy=False)))
-    study.sampler = optuna.samplers.TPESampler(constant_liar=True, seed=combine_seeds(*seeds) % 2**32)
+    options = {"n_startup_trials": N_RANDOM, "constant_liar": True}
+    study.sampler = optuna.samplers.TPESampler(**options, seed=combine_seeds(*seeds) % 2**32)
     return study
 
 
@@ -168,7 +176,7 @@ def open_storage(storage=None, grace=600):
                     heartbeat_stale_trial_callback=retry,
                 )
         except Exception as error:  # whatever the database and its driver raise
-            reason = str(error).splitlines()[0]
+            reason = "its driver is not installed" if isinstance(error, ImportError) else str(error).splitlines()[0]
             if attempt < 2 and "already exists" in reason:  # another process was making the same tables
                 continue
             raise SearchError(f"the database {_shown(storage)} cannot be used: {reason}") from error

@@ -94,8 +94,9 @@ def test_output_of_another_shape_is_named(loader):
 
 def test_a_network_in_order_learns_by_heart(loader):
     check = backward_check(model := small(), loader, sgd(model))
-    assert check.passed and check.verdict == "" and len(check.history) == 10
-    assert check.history["validation_accuracy"][-1] >= 99
+    assert check.passed and check.verdict == ""
+    reached = check.history["validation_accuracy"]
+    assert reached[-1] >= 99 > max([0, *reached[:-1]]) and len(reached) <= 10, "it ends once that is reached"
     assert "learns these images by heart" in str(check)
 
 
