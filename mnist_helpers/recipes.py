@@ -227,13 +227,12 @@ def vary(recipe, changes):
         ValueError: no such recipe, or neither the recipe nor its optimizer has something of that name.
     """
     recipe = find_recipe(recipe)
-    changes = {name: value for name, value in changes.items() if name != "optimizer_arguments"} | changes.get(
-        "optimizer_arguments", {}
-    )
+    changes = changes | changes.get("optimizer_arguments", {})
+    changes.pop("optimizer_arguments", None)
     settings = {one.name for one in fields(Recipe)} - {*DESCRIPTION, "optimizer_arguments"}
-    known = _arguments(changes.get("optimizer", recipe.optimizer))
+    optimizer = changes.get("optimizer", recipe.optimizer)
+    known = _arguments(optimizer)
     if unknown := [name for name in changes if name not in settings and name not in known]:
-        optimizer = changes.get("optimizer", recipe.optimizer)
         raise ValueError(f"neither a recipe nor {optimizer} has {unknown[0]!r}: {optimizer} has {', '.join(known)}")
     varied = recipe.varied or recipe.name
     changes = {name: value for name, value in recipe.changes.items() if name in settings or name in known} | changes
