@@ -27,6 +27,17 @@ def choose_device(name=None):
     return torch.device("cpu")
 
 
+def has_bfloat16(device):
+    """Tell whether a device multiplies bfloat16 numbers by itself; where it would only imitate that, it is slow.
+
+    This is asked of the processor, not timed: the answer, and so the numbers, are the same in every run.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def combine_seeds(*parts):
     """Mix non-negative integers, such as (seed, epoch), into one 64-bit seed.
 

@@ -142,15 +142,6 @@ def fit_temperature(logits, labels):
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
-def committee(logits):
-    """Return the logarithms of a committee's probabilities (N, 10), the mean of its members'; they serve as logits.
-
-    `logits` is a list of the members', each (N, 10), for the same images in the same order; at least one.
-    """
-    logarithms = torch.stack([F.log_softmax(one, dim=1) for one in logits])  # (members, N, 10)
-    return logarithms.logsumexp(dim=0) - math.log(len(logits))
-
-
 def _normalisation(model):
     """Return the normalisation that a saved model was trained with, from its card."""
     try:

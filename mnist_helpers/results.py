@@ -60,7 +60,9 @@ def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True
     if result is None:
         return None
     if seed == 0 and digits.source == "mnist" and not recipe.study and limit is None:
-        keep_weights(finished, digits)
+        keep_weights(finished, digits, runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
+    if any(one.member == recipe.name for one in RECIPES.values()):
+        keep_weights(finished, digits, member_path(recipe, seed, device))
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
     write_atomically(_record_path(recipe, file), json.dumps(result, indent=1) + "\n")
     if unfinished:
@@ -85,8 +87,13 @@ def _recorded(recipe, seed, digits, device, limit):
     return None
 
 
-def keep_weights(finished, digits):
-    """Save a `Run`'s weights and card among this machine's runs, as float16 where that changes no prediction.
+def member_path(recipe, seed, device):
+    """Return where this machine keeps the weights of a run that a committee may call in."""
+    return runs_folder() / "members" / f"{recipe.name}-{device.type}-seed{seed}.pth"
+
+
+def keep_weights(finished, digits, path):
+    """Save a `Run`'s weights and card to `path`, as float16 where that changes no prediction.
 
     The predictions are those on the validation part of `digits` and on the test set; so the record's accuracies are
     those of the saved network, however it is saved.
@@ -102,7 +109,7 @@ def keep_weights(finished, digits):
     half = torch.equal(*answers) and (
         score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
     )
-    save_model(finished.model, runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth", card, half)
+    save_model(finished.model, path, card, half)
 
 
 def load_records(folders=None):
@@ -340,7 +347,7 @@ def _cell(row, part):
     """Return the text of a row's accuracy on "validation" or "test"."""
     accuracy, deviation = row[f"{part}_accuracy_mean"], row[f"{part}_accuracy_std"]
     if accuracy is None:
-        return "not scored"
+        return "not scored" if part == "test" else "none held back"
     if deviation is not None:
         return f"{accuracy:.2f} ± {deviation:.2f}"
     if part == "validation":

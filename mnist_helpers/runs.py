@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .checkpoints import load_state
 from .distributed import combine, global_mean, rank, shared, world_size, wrapped
-from .environment import choose_device, combine_seeds, quick, quick_mode, seeded
+from .environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, seeded
 from .evaluation import score_on_test
 from .files import sha256
 from .loaders import ResidentLoader, make_loaders
@@ -31,7 +31,7 @@ class Setup:
     seed: int
     model: nn.Module
     train_loader: ResidentLoader
-    validation_loader: ResidentLoader
+    validation_loader: ResidentLoader | None
     optimizer: torch.optim.Optimizer
     n_epochs: int
     options: dict
@@ -60,8 +60,9 @@ class Run:
 def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train=None, unfinished=None):
     """Train a recipe on `digits`, score the weights that it ends with, and return the `Run`.
 
-    It is scored on validation, and on test unless it is a variant in a study. Quick mode trains for two epochs on
-    4,000 images and says so in the record. Under torchrun all processes train together, see `distributed`.
+    It is scored on validation, if images were held back for that, and on test unless it is a variant in a study.
+    Quick mode trains for two epochs on 4,000 images and says so in the record. Under torchrun all processes train
+    together, see `distributed`.
 
     Args:
         recipe: its name, or a `Recipe`.
@@ -95,7 +96,7 @@ def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train
         "quick": quick_mode(),
         "trained_on": setup.train_loader.n_examples,
         "limit": limit,
-        **_machine(device),
+        **_machine(device, recipe),
         "parameters": count_parameters(model),
         "epochs": len(history),
         "stopped": history.stopped,
@@ -120,6 +121,7 @@ def prepare(recipe, digits, seed, device, *, limit=None, **options):
     n_epochs = quick(recipe.epochs, short=min(recipe.epochs, 2))
     optimizer = _make_optimizer(recipe, model)
     options = {"scheduler": _make_scheduler(recipe, optimizer, n_epochs, len(train_loader)), "seed": seed}
+    options["bfloat16"] = recipe.mixed_precision and has_bfloat16(device)
     if world_size() > 1:
         options |= {"loss_function": global_mean(F.cross_entropy), "combine": combine}
     if rank():
@@ -172,14 +174,15 @@ def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
     for _ in range(2):
         start = time.perf_counter()
         with seeded(0):
-            train_one_epoch(model, loader, optimizer)
+            train_one_epoch(model, loader, optimizer, bfloat16=recipe.mixed_precision and has_bfloat16(device))
         seconds = time.perf_counter() - start
     return seconds * 48_000 / loader.n_examples
 
 
 def _make_loaders(recipe, digits, seed, device, limit):
-    options = {"limit": limit, "augmentation": recipe.augmentation, "shard": (rank(), world_size())}
-    return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, **options)
+    options = {"limit": limit, "augmentation": recipe.augmentation, "all_images": recipe.all_images}
+    shard = rank(), world_size()
+    return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, shard=shard, **options)
 
 
 def _initialised(recipe, seed, device):
@@ -216,13 +219,13 @@ def _test_fields(recipe, model, digits):
     }
 
 
-def _machine(device):
+def _machine(device, recipe):
     """Return where and with what a run is computed, for its record."""
     return {
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
-        "precision": "float32",
+        "precision": "bfloat16" if recipe.mixed_precision and has_bfloat16(device) else "float32",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

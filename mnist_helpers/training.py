@@ -29,14 +29,15 @@ class EpochResult:
     """What one epoch brought: losses are means over examples, accuracies percent.
 
     The training figures are gathered while the weights move and dropout is on; the validation figures belong to the
-    weights at the epoch's end. `learning_rate` is the rate that the epoch began with, `seconds` its training alone.
+    weights at the epoch's end, and are None where no images were held back. `learning_rate` is the rate that the epoch
+    began with, `seconds` its training alone.
     """
 
     epoch: int
     train_loss: float
     train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
     learning_rate: float
     seconds: float = field(compare=False)
 
@@ -64,7 +65,8 @@ class History:
     @property
     def best(self):
         """The epoch with the highest validation accuracy (among equals, the lowest validation loss), or None."""
-        return max(self.epochs, key=lambda one: (one.validation_accuracy, -one.validation_loss), default=None)
+        validated = [one for one in self.epochs if one.validation_loss is not None]
+        return max(validated, key=lambda one: (one.validation_accuracy, -one.validation_loss), default=None)
 
     @property
     def seconds(self):
@@ -72,17 +74,20 @@ class History:
         return sum(self["seconds"])
 
 
-def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, scheduler=None):
+def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, scheduler=None, *, bfloat16=False):
     """Train on every batch once and return (mean loss, accuracy in percent), exact over examples.
 
-    `scheduler`, if given, moves after every batch. Raises TrainingError, naming the batch, if the loss is not finite.
+    `scheduler`, if given, moves after every batch. With `bfloat16`, the model's products are computed in this shorter
+    format; weights, loss and optimizer keep float32. Raises TrainingError, naming the batch, if the loss is not finite.
     """
     device = next(model.parameters()).device
     model.train()
     losses, logits, labels = [], [], []  # kept as tensors: reading a number would make a GPU wait in every step
     for images, targets in loader:
         images, targets = images.to(device), targets.to(device)
-        outputs = model(images)  # (B, 10)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            outputs = model(images)  # (B, 10)
+        outputs = outputs.float()
         loss = loss_function(outputs, targets)
         optimizer.zero_grad()
         loss.backward()
@@ -141,12 +146,14 @@ def epochs(
     seed=0,
     first_epoch=1,
     combine=None,
+    bfloat16=False,
 ):
     """Train for `n_epochs` and yield an `EpochResult` after each; stop asking, and training stops.
 
     Args:
         model: any module from images to logits, already on its device.
         train_loader, validation_loader: iterables of (images, labels). A `sampler` with `set_epoch` is told the epoch.
+            Without images to validate on, `validation_loader` is None.
         optimizer: over the model's parameters.
         loss_function: (logits (B, 10), labels (B,)) -> mean loss.
         scheduler: any of `torch.optim.lr_scheduler`; plateau ones are stepped with the validation loss.
@@ -156,13 +163,16 @@ def epochs(
         first_epoch: the first one's number; training that goes on counts on, lest batch orders come twice.
         combine: where several processes train together, `distributed.combine`: it makes of this one's loss and accuracy
             on a loader those of all.
+        bfloat16: as for `train_one_epoch`. Validation is in float32 all the same.
 
     Raises:
-        ValueError: a loader is empty, or a plateau schedule waits for a rise.
+        ValueError: a loader is empty, or a plateau schedule waits for a rise, or has no validation loss to wait for.
         TrainingError: the loss became NaN or infinite; the message names epoch and batch.
     """
     if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
         raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which is to fall: give it mode='min'")
+    if isinstance(scheduler, ReduceLROnPlateau) and validation_loader is None:
+        raise ValueError("ReduceLROnPlateau waits for the validation loss: give it a validation loader")
     per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
     for epoch in range(first_epoch, first_epoch + n_epochs):
         if hasattr(getattr(train_loader, "sampler", None), "set_epoch"):
@@ -171,15 +181,11 @@ def epochs(
         with seeded(seed, epoch):
             start = time.perf_counter()
             try:
-                trained = train_one_epoch(
-                    model, train_loader, optimizer, loss_function, scheduler if per_batch else None
-                )
+                moved = scheduler if per_batch else None
+                trained = train_one_epoch(model, train_loader, optimizer, loss_function, moved, bfloat16=bfloat16)
                 seconds = time.perf_counter() - start
-                validated = evaluate(model, validation_loader, loss_function)
-                if combine is not None:
-                    trained, validated = combine(trained, train_loader), combine(validated, validation_loader)
-                if not math.isfinite(validated[0]):
-                    raise TrainingError(f"after its last batch: the validation loss is {validated[0]}")
+                trained = trained if combine is None else combine(trained, train_loader)
+                validated = _validated(model, validation_loader, loss_function, combine)
             except TrainingError as error:
                 raise TrainingError(
                     f"epoch {epoch}, {error}. Try a learning rate below {rate:g}, and check that the images are finite"
@@ -189,6 +195,17 @@ def epochs(
         elif scheduler is not None and not per_batch:
             scheduler.step()
         yield EpochResult(epoch, *trained, *validated, rate, seconds)
+
+
+def _validated(model, loader, loss_function, combine):
+    """Return (mean loss, accuracy in percent) on a validation loader, or (None, None) without one."""
+    if loader is None:
+        return None, None
+    found = evaluate(model, loader, loss_function)
+    found = found if combine is None else combine(found, loader)
+    if not math.isfinite(found[0]):
+        raise TrainingError(f"after its last batch: the validation loss is {found[0]}")
+    return found
 
 
 def fit(
@@ -227,6 +244,8 @@ def fit(
         TrainingError: the loss became NaN or infinite. The model is put back to the last good epoch, and the
             exception's `history` holds the epochs before.
     """
+    if validation_loader is None and (patience is not None or restore_best):
+        raise ValueError("without a validation loader there is no best epoch: leave out patience and restore_best")
     plain, scheduler = getattr(model, "module", model), options.get("scheduler")  # without what `distributed` wraps
     history = History() if after is None else replace(after, epochs=list(after.epochs), stopped="")
     done = len(history)
@@ -246,12 +265,14 @@ def fit(
                 history.best_state = last_state
             if checkpoint is not None:
                 save_state(checkpoint, _state(history, plain, optimizer, scheduler))
-            bar.set_postfix_str(f"validation {result.validation_accuracy:.2f} %")
+            part, reached = "validation", result.validation_accuracy
+            if validation_loader is None:
+                part, reached = "training", result.train_accuracy
+            bar.set_postfix_str(f"{part} {reached:.2f} %")
             rate = float(optimizer.param_groups[0]["lr"])
             if rate < result.learning_rate and announced:
                 bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
-            losses = history["validation_loss"][done:]
-            waited = len(losses) - 1 - losses.index(min(losses))
+            waited = _waited(history["validation_loss"][done:])
             if patience is not None and waited >= patience:
                 history.stopped = "early"
                 bar.write(f"Stopped early after epoch {result.epoch}: no lower validation loss for {waited} epochs")
@@ -268,6 +289,11 @@ def fit(
     if restore_best and history.best_state is not None:
         plain.load_state_dict(history.best_state)
     return history
+
+
+def _waited(losses):
+    """Return for how many epochs there has been no lower validation loss; 0 where there is none at all."""
+    return 0 if None in losses else len(losses) - 1 - losses.index(min(losses))
 
 
 def _state(history, *parts):

@@ -105,11 +105,11 @@ def work_together(folder):
         if rank():
             train_one_epoch, begun = training.train_one_epoch, []
 
-            def killed_in_the_third(*given):
+            def killed_in_the_third(*given, **options):
                 begun.append(1)
                 if len(begun) == 3:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return train_one_epoch(*given)
+                return train_one_epoch(*given, **options)
 
             training.train_one_epoch = killed_in_the_third
         record_run(BROKEN, SEED, digits=make_digits(203), device=device, progress=False)
@@ -231,7 +231,9 @@ def test_one_process_goes_on_where_two_were_broken_off(together, monkeypatch, pr
     assert [path.parent.name for path in Path("runs").rglob("*.pt")] == [f"{BROKEN.name}-cpu-seed{SEED}"]
     begun = []
     monkeypatch.setattr(
-        training, "train_one_epoch", lambda *given, train=training.train_one_epoch: begun.append(1) or train(*given)
+        training,
+        "train_one_epoch",
+        lambda *given, train=training.train_one_epoch, **options: begun.append(1) or train(*given, **options),
     )
     made = []
     monkeypatch.setattr(results, "run", lambda *given, **options: made.append(run(*given, **options)) or made[0])

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from mnist_helpers.environment import choose_device, combine_seeds, project_root, quick, runs_folder, seeded
+from mnist_helpers.environment import (
+    choose_device,
+    combine_seeds,
+    has_bfloat16,
+    project_root,
+    quick,
+    runs_folder,
+    seeded,
+)
 
 
 def test_seeded_repeats_and_differs_between_seeds_and_epochs():
@@ -53,3 +61,15 @@ def test_a_device_that_is_not_here_is_one_sentence(name):
     ) as caught:
         choose_device(name)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False)])
+def test_bfloat16_is_for_processors_made_for_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    assert has_bfloat16(torch.device("cpu")) is expected
+    assert has_bfloat16(torch.device("mps")) is False
+
+
+def test_bfloat16_is_left_alone_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert has_bfloat16(torch.device("cpu")) is False

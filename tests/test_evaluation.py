@@ -16,7 +16,6 @@ from mnist_helpers.evaluation import (
     DISPUTED,
     LABEL_ERRORS,
     accuracy,
-    committee,
     evaluate,
     fit_temperature,
     predict,
@@ -24,7 +23,7 @@ from mnist_helpers.evaluation import (
     score_on_test,
 )
 from mnist_helpers.loaders import ResidentLoader
-from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models import committee, mlp_baseline
 
 
 @pytest.fixture

@@ -141,3 +141,18 @@ def test_mnists_own_normalisation_gives_mean_0_and_deviation_1():
     images = torch.cat([images for images, _ in ResidentLoader(load_mnist(), 10_000, "mnist", device="cpu")])
     assert images.mean().item() == pytest.approx(0, abs=1e-3)
     assert images.std().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_all_images_are_trained_on_where_nothing_is_held_back(digits, plain):
+    loader, validation = make_loaders(digits, 50, "raw", device="cpu", plain=plain, all_images=True)
+    assert validation is None
+    labels = torch.cat([labels for _, labels in loader])
+    assert torch.equal(labels.bincount(), digits.labels.bincount())
+    few, _ = make_loaders(digits, 50, device="cpu", all_images=True, limit=60)
+    assert few.n_examples == 60
+
+
+def test_raw_pixels_come_as_they_are(digits):
+    images, _ = next(iter(ResidentLoader(digits, 203, "raw", device="cpu")))
+    assert images.dtype == torch.float32 and torch.equal(images[:, 0], digits.images.float())

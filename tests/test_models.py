@@ -6,12 +6,15 @@ from mnist_helpers.models import (
     CONV_BN_RELU,
     MODELS,
     Dense,
+    FirstConv,
     Residual,
     build_model,
     cnn_dropout,
     cnn_tuned,
+    committee,
     conv_bn_relu,
     count_parameters,
+    fast_cnn,
     glorot_initialisation,
     improved_network,
     keras_cnn,
@@ -37,6 +40,7 @@ from mnist_helpers.models import (
         ),
         ("keras_cnn", 9 * 64 + 64 + 64 * 9 * 32 + 32 + 4608 * 10 + 10),
         ("conv_bn_relu", 17_798_506),
+        ("fast_cnn", 36 * 16 + 32 + 16 * 9 * 32 + 64 + 32 * 9 * 32 + 64 + 9 * 32 * 10 + 10),
         ("mlp_baseline", 784 * 256 + 256 + 2 * 256 + 256 * 256 + 256 + 2 * 256 + 256 * 10 + 10),
     ],
 )
@@ -148,3 +152,48 @@ def test_frozen_parameters_are_not_counted():
 def test_unknown_model_is_named():
     with pytest.raises(ValueError, match="no model 'resnet': choose one of network, improved_network"):
         build_model("resnet")
+
+
+def test_pooling_before_the_activation_gives_what_pooling_after_it_does():
+    with seeded(0):
+        model = fast_cnn((4, 6, 8)).eval()
+        images = torch.rand(3, 1, 28, 28)
+    first, pool, norm, relu, *middle, last_pool, last_norm, last_relu, flatten, dropout, linear = model
+    later = torch.nn.Sequential(first, norm, relu, pool, *middle, last_norm, last_relu, last_pool, flatten, linear)
+    assert later(images).shape == (3, 10)
+    torch.testing.assert_close(later(images), model(images))
+    with torch.no_grad():
+        norm.weight[0] = -1
+    assert not torch.allclose(later(images), model(images)), "but not where a factor is negative, as documented"
+
+
+def test_a_first_convolution_keeps_float32_and_hands_on_the_precision_around_it():
+    with seeded(0):
+        conv, images = FirstConv(1, 4, 5), torch.rand(2, 1, 28, 28)
+    with torch.autocast("cpu", torch.bfloat16):
+        shortened = conv(images)
+    assert shortened.dtype == torch.bfloat16 and conv(images).dtype == torch.float32
+    assert torch.equal(shortened, conv(images).bfloat16())
+
+
+def test_answers_are_averaged_over_shifts_only_after_training():
+    with seeded(0):
+        model = build_model("shift_averaged", model="fast_cnn", model_arguments={"widths": (4, 4)})
+        images = torch.rand(2, 1, 28, 28)
+    model.network.eval()
+    assert torch.equal(model(images), model.network(images)), "while it trains: the network itself"
+    answers = 2 * model.network(images).log_softmax(1)
+    for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        answers += model.network(images.roll(shift, (2, 3))).log_softmax(1)
+    torch.testing.assert_close(model.eval()(images), answers / 6)
+
+
+def test_a_committees_members_differ_and_answer_with_their_mean_probabilities():
+    with seeded(0):
+        model = build_model("committee_of", model="fast_cnn", model_arguments={"widths": (4, 4)}, n_members=3).eval()
+        images, one = torch.rand(2, 1, 28, 28), fast_cnn((4, 4))
+    answers = [member(images) for member in model.members]
+    assert not torch.equal(answers[0], answers[1])
+    torch.testing.assert_close(model(images).exp(), torch.stack(answers).softmax(2).mean(0))
+    torch.testing.assert_close(model(images), committee(answers))
+    assert count_parameters(model) == 3 * count_parameters(one)

@@ -88,11 +88,11 @@ def epochs_begun(monkeypatch):
     begun = SimpleNamespace(n=0, breaks=None)
     train_one_epoch = training.train_one_epoch
 
-    def counted(*given):
+    def counted(*given, **options):
         begun.n += 1
         if begun.n == begun.breaks:
             raise KeyboardInterrupt
-        return train_one_epoch(*given)
+        return train_one_epoch(*given, **options)
 
     monkeypatch.setattr(training, "train_one_epoch", counted)
     return begun
@@ -277,7 +277,7 @@ def test_weights_are_rounded_only_where_that_changes_no_prediction(short, monkey
         last.bias[2], last.bias[3] = 1.0, 1.0001 if sensitive == "validation" else 1.1
     rounded = ("2" if sensitive == "test" else "3") * 360
     monkeypatch.setattr(results, "score_on_test", lambda *_: SimpleNamespace(predictions=rounded))
-    results.keep_weights(finished, digits)
+    results.keep_weights(finished, digits, short / "runs" / "saved_models" / "mlp_baseline.pth")
     assert read_card("mlp_baseline")["weights"] == ("float32" if sensitive else "float16")
 
 

@@ -436,3 +436,41 @@ def test_the_state_of_other_training_is_refused_in_one_sentence(digits, tmp_path
 def test_what_is_no_state_of_training_is_refused(digits, state):
     with pytest.raises(CheckpointError, match="the state of training is that of another model"):
         train(digits, resume=state)
+
+
+def test_bfloat16_shortens_the_models_products_alone(digits):
+    seen = []
+
+    def loss_function(outputs, targets):
+        seen.append(outputs.dtype)
+        return F.cross_entropy(outputs, targets)
+
+    exact, _, history = train(digits, 8)
+    model, optimizer, shortened = train(digits, 8, bfloat16=True, loss_function=loss_function)
+    assert shortened["train_loss"] != history["train_loss"] and set(seen) == {torch.float32}
+    assert shortened["validation_accuracy"][-1] > 90
+    kept = [*model.parameters(), *(value for state in optimizer.state.values() for value in state.values())]
+    assert {value.dtype for value in kept} == {torch.float32}
+
+
+def test_without_images_held_back_training_goes_as_it_would_with_them(digits, capsys):
+    def trained(validation_loader):
+        model, loader = make(), ResidentLoader(digits, 16, shuffle=True, device="cpu")
+        return model, fit(model, loader, validation_loader, Adam(model.parameters()), 2)
+
+    held_back = ResidentLoader(digits, 100, device="cpu")
+    (with_it, history), (without, alone) = trained(held_back), trained(None)
+    assert all(torch.equal(a, b) for a, b in zip(with_it.state_dict().values(), without.state_dict().values()))
+    assert alone["train_loss"] == history["train_loss"] and alone["validation_loss"] == [None, None]
+    assert alone.best is None and alone.best_state is None
+    assert f"training {alone['train_accuracy'][-1]:.2f} %" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [{"patience": 2}, {"restore_best": True}])
+def test_what_needs_validation_is_refused_without_it(digits, option):
+    model, loader = make(), ResidentLoader(digits, 16, device="cpu")
+    with pytest.raises(ValueError, match="without a validation loader there is no best epoch"):
+        fit(model, loader, None, Adam(model.parameters()), 2, **option)
+    optimizer = Adam(model.parameters())
+    with pytest.raises(ValueError, match="give it a validation loader"):
+        fit(model, loader, None, optimizer, 2, scheduler=ReduceLROnPlateau(optimizer), progress=False)
