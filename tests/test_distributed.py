@@ -229,12 +229,13 @@ def test_one_process_goes_on_where_two_were_broken_off(together, monkeypatch, pr
     alone = run(BROKEN, make_digits(203), SEED, device="cpu", progress=False)
     monkeypatch.chdir(together.folder)
     assert [path.parent.name for path in Path("runs").rglob("*.pt")] == [f"{BROKEN.name}-cpu-seed{SEED}"]
-    begun = []
-    monkeypatch.setattr(
-        training,
-        "train_one_epoch",
-        lambda *given, train=training.train_one_epoch, **options: begun.append(1) or train(*given, **options),
-    )
+    begun, train_one_epoch = [], training.train_one_epoch
+
+    def counted(*given, **options):
+        begun.append(1)
+        return train_one_epoch(*given, **options)
+
+    monkeypatch.setattr(training, "train_one_epoch", counted)
     made = []
     monkeypatch.setattr(results, "run", lambda *given, **options: made.append(run(*given, **options)) or made[0])
     record = record_run(BROKEN, SEED, digits=make_digits(203), device="cpu", progress=False)
