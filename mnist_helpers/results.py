@@ -161,16 +161,19 @@ def _recipe_today(record):
     return find_recipe(record["recipe"])
 
 
-def full_runs(records=None, device="cpu", trained_on=48_000):
-    """Return the full runs on MNIST of one kind: recipe's name -> its records in the order of their seeds.
+def full_runs(records=None, device="cpu"):
+    """Return the full runs on MNIST on one kind of device: recipe's name -> its records in the order of their seeds.
 
-    `records` are the committed ones unless given; `load_records()` has this machine's too.
+    A full run has 48,000 images to train on, or all 60,000 where its recipe says so. `records` are the committed ones
+    unless given; `load_records()` has this machine's too.
     """
     records = load_records([project_root() / "records"]) if records is None else records
     runs = {name: [] for name in RECIPES}
     for one in sorted(records, key=lambda one: one["seed"]):
-        if tuple(one[key] for key in KEY[1:]) == ("mnist", False, trained_on, device) and one["recipe"] in runs:
-            runs[one["recipe"]].append(one)
+        if one["recipe"] in runs:
+            trained_on = 60_000 if RECIPES[one["recipe"]].all_images else 48_000
+            if tuple(one[key] for key in KEY[1:]) == ("mnist", False, trained_on, device):
+                runs[one["recipe"]].append(one)
     return runs
 
 

@@ -377,8 +377,11 @@ def test_full_runs_are_full_and_in_the_order_of_their_seeds(project):
         write(project, make_record(seed))
     write(project, make_record(3, quick=True))
     write(project, make_record(4, trained_on=60000))
+    for seed, trained_on in ((5, 60000), (6, 48000)):
+        settings = RECIPES["speed_99"].settings()
+        write(project, make_record(seed, recipe="speed_99", settings=settings, trained_on=trained_on))
     assert [one["seed"] for one in results.full_runs()["mlp_baseline"]] == [2, 10]
-    assert [one["seed"] for one in results.full_runs(trained_on=60000)["mlp_baseline"]] == [4]
+    assert [one["seed"] for one in results.full_runs()["speed_99"]] == [5], "a recipe that holds nothing back"
 
 
 def test_pairs_are_made_by_seed_and_not_by_place():
