@@ -23,7 +23,8 @@ from .plots import (
     show5,
 )
 from .recipes import vary
-from .results import load_records, record_run, result_rows, results_table
+from .records import load_records, record_run
+from .results import result_rows, results_table
 from .search import best_trial, compare_learning_rates, grid_search, run_trials, trials_table
 from .training import fit, learning_rates
 

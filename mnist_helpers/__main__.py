@@ -9,7 +9,8 @@ from .checkpoints import CheckpointError
 from .data import DataError, load_data
 from .distributed import process_group, rank
 from .recipes import RECIPES, vary
-from .results import comparison, record_run, result_rows, results_table
+from .records import record_run
+from .results import comparison, result_rows, results_table
 from .training import TrainingError
 
 MISTAKES = (CheckpointError, DataError, TrainingError, ValueError, OSError)  # what a user can mend

@@ -3,7 +3,7 @@
 from .checkpoints import load_model
 from .environment import choose_device
 from .recipes import RECIPES
-from .results import member_path, record_run, recorded_history
+from .records import member_path, record_run, recorded_history
 from .training import History
 
 
@@ -21,11 +21,11 @@ def record_committee(recipe, seed=0, **options):
     Args:
         recipe: a `Recipe` with a `member`.
         seed: the committee's; its members have those of `member_seeds`.
-        **options: as for `results.record_run`: device, allow_sample, progress, digits, limit.
+        **options: as for `records.record_run`: device, allow_sample, progress, digits, limit.
 
     Raises:
         CheckpointError: a member is recorded, but its weights are not there: remove its record to train it again.
-        ValueError, DataError, TrainingError, OSError: as for `results.record_run`.
+        ValueError, DataError, TrainingError, OSError: as for `records.record_run`.
     """
     member, device = RECIPES[recipe.member], choose_device(options.pop("device", None))
 

@@ -1,6 +1,6 @@
 """Trials of a recipe with other hyperparameters: learning rates, a grid. Scored on validation, never on test.
 
-Every trial is a recipe with some settings changed (`recipes.vary`) and leaves a record (`results.record_run`); one that
+Every trial is a recipe with some settings changed (`recipes.vary`) and leaves a record (`records.record_run`); one that
 is recorded already is not trained again, so a search that was broken off goes on where it stopped.
 """
 
@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from .environment import project_root
 from .recipes import find_recipe, vary
-from .results import load_records, record_run
+from .records import load_records, record_run
 from .training import History, TrainingError, epochs
 
 
@@ -42,7 +42,7 @@ def run_trials(recipe, trials, seed=0, *, progress=True, **options):
         trials: a list of changes, see `recipes.vary`.
         seed: the same for all, so that they differ in nothing else.
         progress: show a progress bar.
-        **options: as for `results.record_run`: device, digits, limit, allow_sample.
+        **options: as for `records.record_run`: device, digits, limit, allow_sample.
 
     Raises:
         ValueError: an unknown recipe or hyperparameter, before anything is trained.
@@ -80,7 +80,7 @@ def watched(setup, trial=None):
 def load_trials(recipe, records=None, device="cpu", trained_on=48_000):
     """Return the records of a recipe's full trials on MNIST of one kind, in the order of their names.
 
-    `records` are the committed ones unless given; `results.load_records()` has this machine's too.
+    `records` are the committed ones unless given; `records.load_records()` has this machine's too.
     """
     records = load_records([project_root() / "records"]) if records is None else records
     wanted = find_recipe(recipe).name, "mnist", False, device, trained_on

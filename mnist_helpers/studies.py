@@ -9,7 +9,7 @@ import torch
 
 from .environment import combine_seeds, quick_mode, runs_folder
 from .recipes import find_recipe, vary
-from .results import record_run
+from .records import record_run
 from .search import watched
 
 N_RANDOM = 4  # trials that are drawn at random and not pruned, before there is something to learn from

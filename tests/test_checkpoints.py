@@ -21,7 +21,7 @@ from mnist_helpers.files import sha256
 from mnist_helpers.models import mlp_baseline, network
 from mnist_helpers.notebooks import LARGEST
 from mnist_helpers.recipes import RECIPES
-from mnist_helpers.results import full_runs
+from mnist_helpers.records import full_runs
 
 ROOT = Path(__file__).parent.parent
 

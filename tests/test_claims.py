@@ -15,7 +15,8 @@ import nbformat
 import pytest
 
 from mnist_helpers.recipes import RECIPES
-from mnist_helpers.results import full_runs, recorded_difference
+from mnist_helpers.records import full_runs
+from mnist_helpers.results import recorded_difference
 
 ROOT = Path(__file__).parent.parent
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"

@@ -42,7 +42,7 @@ def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatc
         assert main(["train", "mlp_baseline", "--seeds", "3", "5", "--device", "cpu", "--allow-sample"]) == 0
         out = capsys.readouterr().out
         assert "mlp_baseline, seed 3" in out and "mlp_baseline, seed 5" in out and "sklearn-digits (QUICK)" in out
-        monkeypatch.setattr("mnist_helpers.results.run", None)  # a second training would fail
+        monkeypatch.setattr("mnist_helpers.records.run", None)  # a second training would fail
 
 
 def test_training_a_variant_shows_its_study(project, capsys, monkeypatch):

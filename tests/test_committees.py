@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mnist_helpers import committees, results
+from mnist_helpers import committees, records
 from mnist_helpers.checkpoints import CheckpointError, load_model
 from mnist_helpers.evaluation import score_on_test
 from mnist_helpers.models import committee
@@ -26,11 +26,11 @@ def pair(project, monkeypatch):
 def test_a_committee_is_scored_as_its_members_together(pair):
     record = committees.record_committee(pair, 1, device="cpu", allow_sample=True, progress=False)
     cpu = torch.device("cpu")
-    members = [load_model(results.member_path(RECIPES["member"], seed, cpu), "cpu") for seed in (2, 3)]
+    members = [load_model(records.member_path(RECIPES["member"], seed, cpu), "cpu") for seed in (2, 3)]
     scores = [score_on_test(member, source="sklearn-digits") for member in members]
     together = committee([score.logits for score in scores])
     assert record["test_predictions"] == "".join(str(digit) for digit in together.argmax(1).tolist())
-    alone = results.load_records()
+    alone = records.load_records()
     seconds = [one["seconds"] for one in alone if one["recipe"] == "member"]
     assert len(seconds) == 2 and record["seconds"] == pytest.approx(sum(seconds), abs=0.02)
     assert record["epochs"] == 2 and record["parameters"] == 2 * alone[0]["parameters"]
@@ -39,14 +39,14 @@ def test_a_committee_is_scored_as_its_members_together(pair):
 
 def test_members_are_trained_once(pair, monkeypatch):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
-    trained, run = [], results.run
+    trained, run = [], records.run
 
     def counted(recipe, *given, **more):
         trained.append(recipe.name)
         return run(recipe, *given, **more)
 
-    monkeypatch.setattr(results, "run", counted)
-    results.record_run("member", 1, **options)
+    monkeypatch.setattr(records, "run", counted)
+    records.record_run("member", 1, **options)
     first = committees.record_committee(pair, 0, **options)
     assert trained == ["member", "pair", "member"], "the committee's other member alone"
     assert committees.record_committee(pair, 0, **options) == first and len(trained) == 3
@@ -54,7 +54,7 @@ def test_members_are_trained_once(pair, monkeypatch):
 
 def test_a_member_whose_weights_are_gone_is_named(pair):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
-    results.record_run("member", 0, **options)
-    results.member_path(RECIPES["member"], 0, torch.device("cpu")).unlink()
+    records.record_run("member", 0, **options)
+    records.member_path(RECIPES["member"], 0, torch.device("cpu")).unlink()
     with pytest.raises(CheckpointError, match="member-cpu-seed0"):
         committees.record_committee(pair, 0, **options)

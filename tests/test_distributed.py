@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mnist_helpers import distributed, results, training
+from mnist_helpers import distributed, records, training
 from mnist_helpers.data import Digits
 from mnist_helpers.distributed import (
     LaunchError,
@@ -32,7 +32,7 @@ from mnist_helpers.evaluation import evaluate
 from mnist_helpers.loaders import ResidentLoader
 from mnist_helpers.models import lenet5, network
 from mnist_helpers.recipes import vary
-from mnist_helpers.results import load_records, record_run
+from mnist_helpers.records import load_records, record_run
 from mnist_helpers.runs import run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +85,7 @@ def work_together(folder):
         with first_on_its_machine(), open(folder / "order.txt", "a") as file:
             file.write(str(rank()))
         if rank():
-            results.write_atomically = results.save_model = training.save_state = refuse
+            records.write_atomically = records.save_model = training.save_state = refuse
         shard = rank(), world_size()
         found["loss"], grads = gradients(wrapped(fresh(lenet5)), shard, global_mean(F.cross_entropy))
         torch.save(grads, folder / f"gradients-{rank()}.pt")
@@ -237,7 +237,7 @@ def test_one_process_goes_on_where_two_were_broken_off(together, monkeypatch, pr
 
     monkeypatch.setattr(training, "train_one_epoch", counted)
     made = []
-    monkeypatch.setattr(results, "run", lambda *given, **options: made.append(run(*given, **options)) or made[0])
+    monkeypatch.setattr(records, "run", lambda *given, **options: made.append(run(*given, **options)) or made[0])
     record = record_run(BROKEN, SEED, digits=make_digits(203), device="cpu", progress=False)
     assert 1 <= len(begun) <= 3, "the first epoch at least is not trained again"
     assert record["processes"] == 1 and [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]
@@ -262,7 +262,7 @@ def test_launched_training_leaves_one_record(project, monkeypatch, capsys):
     (record,) = load_records()
     assert record["processes"] == 2 and record["threads"] == 1 and record["seed"] == 3
     assert record["epochs"] == 2 and record["trained_on"] == 1149 and len(record["test_predictions"]) == 360
-    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(records, "run", None)
     monkeypatch.setattr("mnist_helpers.data._warn_once", lambda _: None)
     assert record_run("network", 3, device="cpu", allow_sample=True) == record == json.loads(path.read_text())
 

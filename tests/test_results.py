@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_helpers import evaluation, recipes, results, runs, training
+from mnist_helpers import evaluation, recipes, records, results, runs, training
 from mnist_helpers.__main__ import main
 from mnist_helpers.checkpoints import CheckpointError, read_card
 from mnist_helpers.data import DataError, load_data
 from mnist_helpers.recipes import RECIPES, vary
-from mnist_helpers.results import load_records, record_run, result_rows, results_table
+from mnist_helpers.records import load_records, record_run
+from mnist_helpers.results import result_rows, results_table
 from mnist_helpers.runs import run
 from mnist_helpers.statistics import paired_difference, wilson_interval
 from mnist_helpers.training import History
@@ -69,7 +70,7 @@ def test_a_run_is_recorded_once_and_the_same_again_is_not_trained(short, monkeyp
     record = record_run("mlp_baseline", 1, device="cpu", allow_sample=True, progress=False)
     assert record["source"] == "sklearn-digits" and not record["quick"] and record["trained_on"] == 1149
     assert len(record["history"]) == record["epochs"] == 2 and len(record["test_predictions"]) == 360
-    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(records, "run", None)
     assert record_run("mlp_baseline", 1, device="cpu", allow_sample=True) == record
     assert load_records() == [record]
 
@@ -232,7 +233,7 @@ def test_trials_never_enter_the_tables(project):
     for number, changes in enumerate(({}, {"lr": 0.1}, {"epochs": 15})):
         write(project, trial_record("mlp_baseline", changes, seed=number, validation=10.0))
     assert len(load_records()) == 4
-    runs_of_baseline = results.full_runs(load_records())["mlp_baseline"]
+    runs_of_baseline = records.full_runs(load_records())["mlp_baseline"]
     assert [one["validation_accuracy"] for one in runs_of_baseline] == [98.5]
     rows = [row for row in result_rows() if row["seeds"]]
     assert [(row["recipe"], row["seeds"], row["test_accuracy_mean"]) for row in rows] == [("mlp_baseline", [0], 98.0)]
@@ -253,7 +254,7 @@ def test_weights_of_seed_0_are_kept_for_mnist_alone(short, monkeypatch):
     record_run("mlp_baseline", 0, device="cpu", allow_sample=True, progress=False)
     assert not (short / "runs" / "saved_models").exists()
     disguised = {train: replace(load_data(train), source="mnist") for train in (True, False)}
-    monkeypatch.setattr(results, "load_data", lambda allow_sample: disguised[True])
+    monkeypatch.setattr(records, "load_data", lambda allow_sample: disguised[True])
     monkeypatch.setattr(evaluation, "load_part", lambda source, train: disguised[train])
     monkeypatch.setitem(RECIPES, "mlp_baseline", replace(RECIPES["mlp_baseline"], saved_as="Published"))
     record_run("mlp_baseline", 0, device="cpu", progress=False)
@@ -276,8 +277,8 @@ def test_weights_are_rounded_only_where_that_changes_no_prediction(short, monkey
         last.weight.zero_(), last.bias.zero_()
         last.bias[2], last.bias[3] = 1.0, 1.0001 if sensitive == "validation" else 1.1
     rounded = ("2" if sensitive == "test" else "3") * 360
-    monkeypatch.setattr(results, "score_on_test", lambda *_: SimpleNamespace(predictions=rounded))
-    results.keep_weights(finished, digits, short / "runs" / "saved_models" / "mlp_baseline.pth")
+    monkeypatch.setattr(records, "score_on_test", lambda *_: SimpleNamespace(predictions=rounded))
+    records.keep_weights(finished, digits, short / "runs" / "saved_models" / "mlp_baseline.pth")
     assert read_card("mlp_baseline")["weights"] == ("float32" if sensitive else "float16")
 
 
@@ -361,15 +362,15 @@ def test_differences_are_taken_seed_by_seed(project):
     write(project, make_record(4, validation=50.0, source="sklearn-digits"))
     write(project, make_record(5, validation=50.0, device="cuda"))
     write(project / "runs", make_record(6, validation=50.0))
-    assert [one["seed"] for one in results.full_runs()["mlp_baseline"]] == [0, 1, 2, 3]
+    assert [one["seed"] for one in records.full_runs()["mlp_baseline"]] == [0, 1, 2, 3]
     found = paired_difference([98.1, 98.4, 98.1], [98.0, 98.2, 98.1])
     row = results.differences_table([("mlp_plateau", "mlp_baseline")]).splitlines()[-1]
     assert row == (
         f"| `mlp_plateau` - `mlp_baseline` | +0.100 | {found.low:+.3f} to {found.high:+.3f} | {found.p_value:.2g} | 3 |"
     )
-    everything = results.full_runs(load_records())
+    everything = records.full_runs(load_records())
     assert [one["seed"] for one in everything["mlp_baseline"]] == [0, 1, 2, 3, 6]
-    assert [one["seed"] for one in results.full_runs(device="cuda")["mlp_baseline"]] == [5]
+    assert [one["seed"] for one in records.full_runs(device="cuda")["mlp_baseline"]] == [5]
 
 
 def test_full_runs_are_full_and_in_the_order_of_their_seeds(project):
@@ -380,8 +381,8 @@ def test_full_runs_are_full_and_in_the_order_of_their_seeds(project):
     for seed, trained_on in ((5, 60000), (6, 48000)):
         settings = RECIPES["speed_99"].settings()
         write(project, make_record(seed, recipe="speed_99", settings=settings, trained_on=trained_on))
-    assert [one["seed"] for one in results.full_runs()["mlp_baseline"]] == [2, 10]
-    assert [one["seed"] for one in results.full_runs()["speed_99"]] == [5], "a recipe that holds nothing back"
+    assert [one["seed"] for one in records.full_runs()["mlp_baseline"]] == [2, 10]
+    assert [one["seed"] for one in records.full_runs()["speed_99"]] == [5], "a recipe that holds nothing back"
 
 
 def test_pairs_are_made_by_seed_and_not_by_place():
@@ -419,7 +420,7 @@ def test_command_compares_two_recipes_on_each_device(project, capsys):
 
 def test_the_history_of_a_record_is_that_of_its_run(short):
     finished = run("mlp_baseline", load_data(), device="cpu", progress=False)
-    history = results.recorded_history(json.loads(json.dumps(finished.record)))
+    history = records.recorded_history(json.loads(json.dumps(finished.record)))
     assert history.epochs == finished.history.epochs and history.best == finished.history.best
 
 

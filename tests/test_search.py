@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_helpers import evaluation, results, runs, search
+from mnist_helpers import evaluation, records, runs, search
 from mnist_helpers.recipes import RECIPES, vary
-from mnist_helpers.results import load_records
+from mnist_helpers.records import load_records
 from mnist_helpers.runs import prepare
 from mnist_helpers.search import (
     best_trial,
@@ -32,7 +32,7 @@ def quiet(project, monkeypatch, digits):
     def forbidden(*_, **__):
         raise AssertionError("a search has looked at the test set")
 
-    for module in (runs, results, evaluation):
+    for module in (runs, records, evaluation):
         monkeypatch.setattr(module, "score_on_test", forbidden)
     monkeypatch.setattr(evaluation, "load_part", forbidden)
     return {"digits": digits, "device": "cpu", "progress": False}
@@ -80,7 +80,7 @@ def test_a_trial_is_what_the_recipe_gives_with_those_settings(quiet):
     history = fit(
         setup.model, setup.train_loader, setup.validation_loader, setup.optimizer, 2, progress=False, **setup.options
     )
-    assert results.recorded_history(record) == history and record["seed"] == 4
+    assert records.recorded_history(record) == history and record["seed"] == 4
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_others_go_on(quiet):

@@ -6,7 +6,7 @@ import pytest
 
 from mnist_helpers import studies
 from mnist_helpers.recipes import RECIPES, vary
-from mnist_helpers.results import load_records
+from mnist_helpers.records import load_records
 from mnist_helpers.studies import (
     MAX_RETRIES,
     SearchError,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mnist_helpers import studies, sweep
 from mnist_helpers.data import DataError, load_data
 from mnist_helpers.recipes import vary
-from mnist_helpers.results import load_records
+from mnist_helpers.records import load_records
 from mnist_helpers.studies import MAX_RETRIES, SearchError, fail_stale_trials
 from mnist_helpers.sweep import Silence, finished, work
 
