@@ -5,7 +5,7 @@
 Time is training alone, the digits lying on the device as uint8; making the model and placing the data, and the warm-up
 (two rounds over twenty batches by a network that is thrown away), are reported beside it. Seeds take turns with the
 peers', so that a drift of the machine's speed meets all. Needs MNIST, no network. `--save` keeps the figures in
-benchmarks/time_to_accuracy.json, from which notebook 07 draws its picture.
+records/time_to_accuracy.json, from which notebook 07 draws its picture.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mnist_helpers.recipes import RECIPES
 from mnist_helpers.runs import fit_setup, prepare, seconds_per_epoch
 from mnist_helpers.training import fit
 
-FILE = Path(__file__).with_suffix(".json")
+FILE = Path(__file__).parent.parent / "records" / "time_to_accuracy.json"
 
 
 def ours(name, digits, device, seed):

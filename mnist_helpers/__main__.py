@@ -130,9 +130,12 @@ def train_recipe(options):
 
 def print_run(record):
     """Print what a run reached, in one line."""
-    test = "not scored" if record["test_accuracy"] is None else f"{record['test_accuracy']:.2f} %"
+    validation, test = (
+        "not scored" if record[f"{part}_accuracy"] is None else f"{record[f'{part}_accuracy']:.2f} %"
+        for part in ("validation", "test")
+    )
     print(
-        f"  validation {record['validation_accuracy']:.2f} %, test {test} "
+        f"  validation {validation}, test {test} "
         f"({record['source']}), {record['seconds']:.1f} s of training on {record['device']}",
         flush=True,
     )
