@@ -87,10 +87,12 @@ class DigitBrowser:
         """Select anew by label, prediction, right, confidence and loss, as in `selection.choose`; return how many fit.
 
         What is not named is not filtered by; without arguments, all are selected. The order stays, and so does the
-        digit that is shown, if it is selected; else the first is shown.
+        digit that is shown, if it is selected; else, or where another order is asked for, the first is shown.
         """
         order = {name: self.choice[name] for name in ("order", "descending") if name in self.choice}
-        self._select({**choice, **order})
+        self._select({**order, **choice})
+        if "order" in choice:
+            self.position = clamp(0, len(self))
         self._shell.show()
         return len(self)
 

@@ -97,6 +97,7 @@ class BrowserShell:
             ipywidgets.Image(layout=_width(288)),
             ipywidgets.HTML(),
         )
+        self.picture.add_class("mnist-picture"), self.caption.add_class("mnist-caption")
         self.look = ipywidgets.Dropdown(options=["saliency", "occlusion"], layout=_width(112))
         self._on_change(self.look, lambda: self.browser.look_by(self.look.value))
         beside = [self.bars] if known else []

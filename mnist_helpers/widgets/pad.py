@@ -169,6 +169,7 @@ class DrawingPad:
             ipywidgets.HTML(),
             ipywidgets.HTML(),
         )
+        self._seen.add_class("mnist-seen"), self._answered.add_class("mnist-answer")
         self.label = ipywidgets.Dropdown(options=range(10), description="It is a", layout=_width(110))
         self.label.style.description_width = "45px"
         self.label.observe(self._faults.guard(lambda _: self._correct()), "value")
