@@ -4,10 +4,12 @@ import io
 import os
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,6 +22,19 @@ from mnist_helpers.widgets.monitor import has_front_end, line, worst_digits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
+ROOT = Path(__file__).parent.parent
+KERNEL = """
+import time
+from mnist_helpers.training import EpochResult
+from mnist_helpers.widgets import TrainingMonitor
+def slow():
+    for epoch in range(1, 51):
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end: pass
+        yield EpochResult(epoch, 1.0, 50.0, 1.0, 50.0, 0.1, 0.2)
+monitor = TrainingMonitor(slow(), 50, widget=False)
+print("stopped:", monitor.run().stopped, len(monitor.history) < 50)
+"""
 
 
 def prepare(digits, loaders=None):
@@ -91,9 +106,9 @@ def test_pictures_of_curves_and_of_the_worst(digits, shown):
     model, results, loader = prepare(digits)
     monitor = TrainingMonitor(results, EPOCHS, model=model, loader=loader, worst=4, title="synthetic", widget=True)
     assert monitor.run() and shown == [monitor.view]
-    curves, worst = (np.asarray(Image.open(io.BytesIO(part.value))) for part in (monitor._curves, monitor._worst))
-    assert curves.shape[1] > 600 and worst.shape == (56, 2 * (4 * 28 + 3 * 2))
-    assert "epoch 3/3: training loss" in monitor._line.value and monitor._worst_title.value.count("&rarr;") == 5
+    assert np.asarray(Image.open(io.BytesIO(monitor._curves.value))).shape[1] > 600
+    assert "epoch 3/3: training loss" in monitor._line.value
+    assert monitor._worst.value.count("<img") == 4 and monitor._worst.value.count("&rarr;") == 5
 
 
 def test_the_worst_digits_are_those_with_the_largest_loss(digits):
@@ -182,3 +197,24 @@ def test_a_program_is_no_front_end(monkeypatch):
         shell = type("Shell", (), {"get_parent": lambda self, answers=answers: {"content": {"allow_stdin": answers}}})
         monkeypatch.setattr("mnist_helpers.widgets.monitor.get_ipython", lambda shell=shell: shell())
         assert has_front_end() is there
+
+
+def test_the_kernels_interrupt_is_heard():
+    """In a real kernel, as the notebook's Interrupt button does it: once, and the cell goes on after the training."""
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    try:
+        client.execute(KERNEL)
+        out, interrupted = "", False
+        while True:
+            message = client.get_iopub_msg(timeout=60)
+            kind, content = message["msg_type"], message["content"]
+            out += content.get("text", "") + content.get("evalue", "")
+            if "epoch 1/50" in out and not interrupted:
+                interrupted = manager.interrupt_kernel() is None
+            if kind == "status" and content["execution_state"] == "idle" and interrupted:
+                break
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "as asked; everything is kept" in out and "stopped: interrupted" in out
+    assert "epoch 50/50" not in out

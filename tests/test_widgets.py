@@ -12,7 +12,7 @@ from PIL import Image
 from mnist_helpers.models import lenet5
 from mnist_helpers.neighbours import nearest
 from mnist_helpers.widgets import DigitBrowser
-from mnist_helpers.widgets.pictures import bars, caption, overlay, png, strip, thumbnails
+from mnist_helpers.widgets.pictures import bars, caption, cards, overlay, png, thumbnails
 from mnist_helpers.widgets.selection import choose, clamp, gather
 
 
@@ -278,14 +278,14 @@ def test_captions(digits, logits):
     assert "read as <b" in text and "8 (wrong)" in text and "confidence" in text and "loss" in text
 
 
-def test_overlay_and_strip():
+def test_overlay_and_cards():
     image, heat = torch.zeros(28, 28, dtype=torch.uint8), torch.zeros(28, 28)
     assert not overlay(image, heat).any()
     heat[3, 4] = -1.0
     heat[5, 6] = 2.0
     colored = overlay(image, heat)
     assert colored.shape == (28, 28, 3) and colored[5, 6].max() > 200 and not colored[3, 4].any()
-    assert strip(torch.zeros(3, 28, 28, dtype=torch.uint8)).shape == (28, 3 * 28 + 2)
+    assert cards(torch.zeros(3, 28, 28, dtype=torch.uint8), "abc").count("<img") == 3
     assert open_png(png(colored, 2)).shape == (56, 56, 3)
 
 

@@ -7,7 +7,7 @@ import ipywidgets
 import numpy as np
 
 from .faults import Faults
-from .pictures import bars, caption, highlight, overlay, png, strip, thumbnails
+from .pictures import bars, caption, cards, highlight, overlay, png, thumbnails
 from .selection import ORDERS
 
 PER_PAGE, COLUMNS = 24, 12  # thumbnails
@@ -87,24 +87,16 @@ class BrowserShell:
 
     def _digit(self, known):
         """Make the large digit and what stands beside it: a box."""
-        self.picture, self.caption, self.bars = (
-            ipywidgets.Image(layout=_width(252)),
-            ipywidgets.HTML(),
-            ipywidgets.HTML(),
-        )
-        self.map, self.near, self.near_title = (
-            ipywidgets.Image(layout=_width(112)),
-            ipywidgets.Image(layout=_width(288)),
-            ipywidgets.HTML(),
-        )
+        self.picture, self.map = (ipywidgets.Image(layout=_square(side)) for side in (252, 112))
+        self.caption, self.bars, self.near = (ipywidgets.HTML() for _ in range(3))
         self.picture.add_class("mnist-picture"), self.caption.add_class("mnist-caption")
         self.look = ipywidgets.Dropdown(options=["saliency", "occlusion"], layout=_width(112))
         self._on_change(self.look, lambda: self.browser.look_by(self.look.value))
         beside = [self.bars] if known else []
         if self.browser.model is not None:
             beside.append(ipywidgets.VBox([ipywidgets.HTML("where it looked"), self.map, self.look]))
-        below = [self.near_title, self.near] if self.browser.neighbours is not None else []
-        right = [self.caption, ipywidgets.HBox(beside), *below]
+        below = [ipywidgets.HTML("the nearest training digits: label (distance)"), self.near]
+        right = [self.caption, ipywidgets.HBox(beside), *(below if self.browser.neighbours is not None else [])]
         return ipywidgets.HBox([self.picture, ipywidgets.VBox(right, layout=ipywidgets.Layout(padding="0 0 0 14px"))])
 
     def _page(self):
@@ -170,9 +162,9 @@ class BrowserShell:
         self.look.value = browser.look
 
     def _show_nothing(self):
-        self.picture.value = self.map.value = self.near.value = BLANK
+        self.picture.value = self.map.value = BLANK
         self.caption.value = "<b>No digit fits.</b> Widen the filters above."
-        self.bars.value = self.near_title.value = ""
+        self.bars.value = self.near.value = ""
 
     def _show_digit(self, number):
         browser, facts = self.browser, self.browser.facts
@@ -185,9 +177,8 @@ class BrowserShell:
         if browser.neighbours is not None:
             distances, found = browser.nearest_neighbours(number)
             labels = browser.neighbours.labels[found].tolist()
-            told = ", ".join(f"<b>{label}</b> ({distance:.1f})" for label, distance in zip(labels, distances.tolist()))
-            self.near.value = png(strip(browser.neighbours.images[found]), 2)
-            self.near_title.value = f"nearest training digits: label (distance) {told}"
+            texts = [f"<b>{label}</b> ({distance:.1f})" for label, distance in zip(labels, distances.tolist())]
+            self.near.value = cards(browser.neighbours.images[found], texts)
 
     def _show_page(self):
         """Show the page of thumbnails that the browser is on; its pictures only where it is another page."""
@@ -213,6 +204,13 @@ class BrowserShell:
 
 def _width(pixels):
     return ipywidgets.Layout(width=f"{pixels}px", min_width=f"{pixels}px", flex="0 0 auto")
+
+
+def _square(side):
+    """Return the layout of a picture that is not stretched to fill its box."""
+    layout = _width(side)
+    layout.height, layout.align_self = f"{side}px", "flex-start"
+    return layout
 
 
 def _button(text, icon, width=95):

@@ -18,7 +18,7 @@ from ..evaluation import evaluation_mode
 from ..plots import curves
 from ..training import History
 from .faults import Faults
-from .pictures import png, strip
+from .pictures import cards
 
 
 class TrainingMonitor:
@@ -53,8 +53,8 @@ class TrainingMonitor:
         self.history, self._faults = History(), Faults()
         self.errors = self._faults.errors
         self._line, self._curves = ipywidgets.HTML("the first epoch is running ..."), ipywidgets.Image()
-        self._worst, self._worst_title = ipywidgets.Image(), ipywidgets.HTML()
-        self.view = ipywidgets.VBox([self._line, self._curves, self._worst_title, self._worst, self._faults.view])
+        self._worst = ipywidgets.HTML()
+        self.view = ipywidgets.VBox([self._line, self._curves, self._worst, self._faults.view])
         self.view.add_class("mnist-monitor")
         self._interrupts = 0
 
@@ -126,9 +126,8 @@ class TrainingMonitor:
         if self.model is not None and self.loader is not None:
             images, labels, answers, losses = worst_digits(self.model, self.loader, self.worst)
             told = zip(labels.tolist(), answers.tolist(), losses.tolist())
-            texts = [f"{label} &rarr; {answer} ({loss:.1f})" for label, answer, loss in told]
-            self._worst.value = png(strip(images, 2), 2)
-            self._worst_title.value = f"The costliest digits now, label &rarr; answer (loss): {', '.join(texts)}"
+            texts = [f"<b>{label}</b> &rarr; {answer}<br>{loss:.1f}" for label, answer, loss in told]
+            self._worst.value = f"the costliest digits now: label &rarr; answer, loss{cards(images, texts, 64)}"
 
 
 def line(result, n_epochs=None):

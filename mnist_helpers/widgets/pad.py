@@ -143,13 +143,14 @@ class DrawingPad:
     def _answer(self):
         """Ask the model about the picture, and show picture and answer."""
         self.digit = self.probabilities = None
-        self._seen.value = png(self.picture, 5)
         if not self.picture.any():
             self._answered.value, self._bars.value, self._corrected = "Nothing is drawn yet.", bars(np.zeros(10)), False
+            self._seen.value = png(self.picture, 5)
             return
         self.digit, self.probabilities = predict(self.picture, self._model)
+        self._bars.value = bars(self.probabilities)  # first: what the hand waits for
+        self._seen.value = png(self.picture, 5)
         self._answered.value = f"It reads <b>{self.digit}</b> ({self.probabilities[self.digit]:.1%})."
-        self._bars.value = bars(self.probabilities)
         if not self._corrected:
             self._set_label(self.digit)
 
@@ -164,11 +165,8 @@ class DrawingPad:
 
     def _build(self):
         """Make the widgets, and connect them."""
-        self._seen, self._bars, self._answered = (
-            ipywidgets.Image(layout=_width(140)),
-            ipywidgets.HTML(),
-            ipywidgets.HTML(),
-        )
+        self._seen = ipywidgets.Image(layout=ipywidgets.Layout(width="140px", height="140px", align_self="flex-start"))
+        self._bars, self._answered = ipywidgets.HTML(), ipywidgets.HTML()
         self._seen.add_class("mnist-seen"), self._answered.add_class("mnist-answer")
         self.label = ipywidgets.Dropdown(options=range(10), description="It is a", layout=_width(110))
         self.label.style.description_width = "45px"

@@ -41,11 +41,15 @@ def overlay(image, heat):
     return np.round(255 * ((1 - weight) * 0.6 * grey + weight * colors)).astype(np.uint8)
 
 
-def strip(images, gap=1):
-    """Return pictures uint8 (N, 28, 28) side by side, with grey lines of `gap` pixels between: uint8 (28, W)."""
-    line = np.full((images.shape[1], gap), 128, dtype=np.uint8)
-    parts = [part for image in np.asarray(images) for part in (line, image)]
-    return np.hstack(parts[1:])
+def cards(images, texts, side=56):
+    """Return HTML with pictures uint8 (N, 28, 28) in a row, `side` pixels large, each with its text (HTML) below it."""
+    parts = [
+        f'<div><img src="{data_address(image)}" alt="" '
+        f'style="width:{side}px;height:{side}px;image-rendering:pixelated">'
+        f'<div style="text-align:center;line-height:15px;font-size:11px">{text}</div></div>'
+        for image, text in zip(images, texts)
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{"".join(parts)}</div>'
 
 
 def bars(probabilities, label=None):
