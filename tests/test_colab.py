@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "01_eda.ipynb"
 pytestmark = pytest.mark.skipif(
-    ipywidgets.version_info[0] != 7, reason="only with the versions that Colab has: make colab"
+    not ipywidgets.__version__.startswith("7."), reason="only with the versions that Colab has: make colab"
 )
 PRETEND = """
 import sys, types

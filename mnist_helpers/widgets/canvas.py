@@ -16,6 +16,6 @@ class Canvas(anywidget.AnyWidget):
     """
 
     _esm = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8")
-    strokes = traitlets.List().tag(sync=True)
+    strokes = traitlets.List().tag(sync=True, echo_update=False)  # ipywidgets 8 would send each drawing back
     side = traitlets.Int(280).tag(sync=True)
     pen = traitlets.Float(PEN).tag(sync=True)
