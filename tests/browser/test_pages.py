@@ -8,7 +8,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 pytestmark = pytest.mark.browser
-RUN, ANSWER = 180, 30  # seconds that a notebook, and a click, may take at most, on a busy machine
+RUN, ANSWER = 240, 60  # seconds that a notebook, and a click, may take at most, on a busy machine
 CELLS = "window.jupyterapp.shell.currentWidget.content.widgets.filter(one => one.model.type === 'code')"
 READY = """
 const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
