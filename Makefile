@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NEEDED_GB := 8
 
-.PHONY: help setup notebooks publish test lab
+.PHONY: help setup notebooks publish test lab colab
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/'
 
@@ -22,6 +22,18 @@ test: $(READY) ## run the whole test suite, the notebooks in quick mode included
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	@$(PY) -m jupyter lab notebooks
+
+# Colab's versions come first on the path, and all the rest, PyTorch too, is borrowed from $(VENV). ipywidgets comes without
+# what it asks for, which is a whole Jupyter; the kernel needs little of it.
+COLAB := .venv-colab
+colab: $(READY) ## test the widgets and the notebooks' first cell with the versions that Colab has, in an environment of their own
+	@rm -rf $(COLAB)
+	@$(PY) -m venv $(COLAB)
+	@$(COLAB)/bin/python -m pip install -q ipykernel==6.17.1 ipython==7.34.0 "setuptools>=77" wheel
+	@$(COLAB)/bin/python -m pip install -q --no-deps ipywidgets==7.7.1 ipython_genutils==0.2.0
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(COLAB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main_environment.pth
+	@$(COLAB)/bin/python -m pytest tests/test_widgets.py tests/test_monitor.py tests/test_pad.py tests/test_colab.py
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \

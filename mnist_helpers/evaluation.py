@@ -67,7 +67,7 @@ def predict(images, model="densenet_small"):
     model = load_model(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
-    loader = ResidentLoader(digits, 1000, _normalisation(model), device=next(model.parameters()).device)
+    loader = ResidentLoader(digits, 1000, normalisation_of(model), device=next(model.parameters()).device)
     probabilities = predict_logits(model, loader).softmax(dim=1)
     answers = probabilities.argmax(dim=1)
     return (answers, probabilities) if images.ndim == 3 else (answers.item(), probabilities[0])
@@ -105,7 +105,7 @@ def score_on_test(model, normalisation=None, source="mnist"):
     """
     digits = load_part(source, train=False)
     device = next(model.parameters()).device
-    loader = ResidentLoader(digits, 1000, normalisation or _normalisation(model), device=device)
+    loader = ResidentLoader(digits, 1000, normalisation or normalisation_of(model), device=device)
     logits = predict_logits(model, loader)
     return TestScore(
         accuracy=accuracy(logits, digits.labels),
@@ -142,8 +142,12 @@ def fit_temperature(logits, labels):
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
-def _normalisation(model):
-    """Return the normalisation that a saved model was trained with, from its card."""
+def normalisation_of(model):
+    """Return the name of the normalisation that a saved model was trained with, from its card.
+
+    Raises:
+        ValueError: the model has no card that tells it.
+    """
     try:
         return model.card["settings"]["normalisation"]
     except (AttributeError, KeyError, TypeError):

@@ -1,0 +1,151 @@
+"""`DigitBrowser`: look through a set of digits, filtered and ordered, each large beside what a model made of it."""
+
+from IPython.display import display
+
+from ..evaluation import normalisation_of
+from ..loaders import mean_and_std
+from ..neighbours import nearest
+from ..saliency import occlusion, saliency
+from .browser_shell import BrowserShell
+from .selection import choose, clamp, gather
+
+LOOKS = {"saliency": saliency, "occlusion": occlusion}
+
+
+class DigitBrowser:
+    """Browse digits in a notebook, or from code: `browser.goto(3)`, `browser.filter(right=False)`, `browser.selected`.
+
+    What can be stepped through is a *selection* of the set, in an order. A *position* counts from 0 within it, a
+    *number* within the set. Either out of range means the nearest end.
+
+    Attributes:
+        facts: the `selection.Facts` of all digits.
+        choice: what is selected, and in which order: the arguments of `selection.choose`.
+        indices: the numbers of the selected digits, int64 (M,).
+        position: of the digit that is shown; None where nothing is selected.
+        selected: the numbers of the digits that were collected, a list.
+        errors: what went wrong in answering to clicks, which the page shows, too; calls from code raise it.
+        view: the ipywidgets box.
+    """
+
+    def __init__(self, digits, logits=None, *, model=None, normalisation=None, neighbours=None):
+        """Show `digits` (`Digits`, images uint8 (N, 28, 28)).
+
+        Args:
+            logits: (N, 10), a model's on these digits in this order, as from `predict_logits` or `score_on_test`.
+                Without them there are labels to browse by, and nothing else.
+            model: that model, to show where it looked.
+            normalisation: the name of the one that it was trained with; from its card unless given.
+            neighbours: `Digits` among which to find the nearest, such as the training set; they take 3 kB each.
+
+        Raises:
+            ValueError: there are no digits, the logits do not fit, or the model has no card and no normalisation.
+        """
+        if len(digits) == 0:
+            raise ValueError("there are no digits to browse")
+        self.digits, self.facts, self.neighbours, self.model = digits, gather(digits.labels, logits), neighbours, model
+        self._scale = None if model is None else mean_and_std(normalisation or normalisation_of(model))
+        self.choice, self.indices, self.position = {}, choose(self.facts), 0
+        self.selected, self.look = [], "saliency"
+        self._references = None  # pixels of the neighbours and their squares, made when they are first asked for
+        self._shell = BrowserShell(self)
+        self.view, self.errors = self._shell.view, self._shell.errors
+        self._shell.show()
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __repr__(self):
+        return f"<DigitBrowser: position {self.position} of {len(self):,}, number {self.index}>"
+
+    def _ipython_display_(self):
+        display(self.view)
+
+    @property
+    def index(self):
+        """The number of the digit that is shown, or None where nothing is selected."""
+        return None if self.position is None else self.indices[self.position].item()
+
+    def goto(self, position):
+        """Show the digit at `position` of the selection and return its number, or None where nothing is selected."""
+        self.position = clamp(position, len(self))
+        self._shell.show()
+        return self.index
+
+    def step(self, n=1):
+        """Go `n` digits on, or back with a negative number, and return the number of the digit that is shown then."""
+        return self.goto((self.position or 0) + n)
+
+    def jump(self, number):
+        """Show the digit with this number and return it; where it is not selected, all digits become so, by index."""
+        number = clamp(number, len(self.digits))
+        if not (self.indices == number).any():
+            self._select({})
+        return self.goto((self.indices == number).nonzero()[0])
+
+    def filter(self, **choice):
+        """Select anew by label, prediction, right, confidence and loss, as in `selection.choose`; return how many fit.
+
+        What is not named is not filtered by; without arguments, all are selected. The order stays, and so does the
+        digit that is shown, if it is selected; else, or where another order is asked for, the first is shown.
+        """
+        order = {name: self.choice[name] for name in ("order", "descending") if name in self.choice}
+        self._select({**order, **choice})
+        if "order" in choice:
+            self.position = clamp(0, len(self))
+        self._shell.show()
+        return len(self)
+
+    def order(self, order="index", descending=False):
+        """Order the selection by "index", "loss", "margin" or "confidence"; show its first and return its number."""
+        self._select({**self.choice, "order": order, "descending": descending})
+        return self.goto(0)
+
+    def collect(self, *numbers):
+        """Put digits into the list `selected`, once each: the one that is shown unless numbers are given."""
+        for number in numbers or [self.index]:
+            number = None if number is None else clamp(number, len(self.digits))
+            if number is not None and number not in self.selected:
+                self.selected.append(number)
+        self._shell.show()
+
+    def drop(self, *numbers):
+        """Take digits out of the list `selected`: the one that is shown unless numbers are given."""
+        gone = numbers or [self.index]
+        self.selected[:] = [number for number in self.selected if number not in gone]  # the list stays the same one
+        self._shell.show()
+
+    def look_by(self, name):
+        """Show where the model looked by "saliency" or by "occlusion", which takes about a hundred times as long."""
+        if name not in LOOKS:
+            raise ValueError(f"where it looked is shown by {' or '.join(LOOKS)}, not by {name!r}")
+        self.look = name
+        self._shell.show()
+
+    def nearest_neighbours(self, number, k=5):
+        """Return (distances (k,), numbers int64 (k,)) of the `neighbours` nearest to a digit, other than itself.
+
+        Distances are Euclidean, with pixels from 0 to 1.
+        """
+        if self._references is None:
+            pixels = self.neighbours.images.flatten(1).float() / 255  # (R, 784)
+            self._references = pixels, pixels.square().sum(dim=1)
+        pixels, squares = self._references
+        query = self.digits.images[number].flatten()[None].float() / 255  # (1, 784)
+        distances, found = nearest(query, pixels, min(k + 1, len(pixels)), squares)
+        other = (found[0] != number) if self.neighbours is self.digits else slice(None)
+        return distances[0][other][:k], found[0][other][:k]
+
+    def where_it_looked(self, number):
+        """Return the map float (28, 28) of where the model looked for its answer to a digit; see `look_by`."""
+        mean, std = self._scale
+        device = next(self.model.parameters()).device
+        image = (self.digits.images[number][None, None].float() / 255 - mean) / std  # (1, 1, 28, 28)
+        return LOOKS[self.look](self.model, image.to(device))[0].cpu()
+
+    def _select(self, choice):
+        """Make the selection that `choice` asks for, and stay at the digit that is shown where that is possible."""
+        indices, shown = choose(self.facts, **choice), self.index
+        self.choice, self.indices = choice, indices
+        found = (indices == shown).nonzero().flatten() if shown is not None else []
+        self.position = found[0].item() if len(found) else clamp(0, len(indices))

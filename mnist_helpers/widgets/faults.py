@@ -1,0 +1,36 @@
+"""Errors in what a widget calls: front ends swallow them, so they are kept and shown in the page."""
+
+import functools
+import html
+
+import ipywidgets
+
+from ..plots import RED
+
+
+class Faults:
+    """The errors of one widget's callbacks: `errors`, a list, and `view`, which shows the latest."""
+
+    def __init__(self):
+        self.errors, self.view = [], ipywidgets.HTML()
+
+    def guard(self, callback):
+        """Return `callback` such that an error ends up here, not in a log that nobody reads."""
+
+        @functools.wraps(callback)
+        def guarded(*arguments):
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self.add(error)
+            else:
+                if self.view.value:
+                    self.view.value = ""
+
+        return guarded
+
+    def add(self, error):
+        """Keep an error and show it."""
+        self.errors.append(error)
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        self.view.value = f'<b style="color:{RED}">{html.escape(text)}</b>'
