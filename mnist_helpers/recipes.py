@@ -164,7 +164,10 @@ SPEED_997 = replace(
     SPEED_995,
     name="speed_997",
     **_averaged_cnn(24, 24, 48, 48, pool_after=1),
-    augmentation=replace(AFFINE, elastic=20),
+    optimizer="SGD",
+    optimizer_arguments={"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "fused": True},
+    scheduler_arguments=SPEED_99.scheduler_arguments | {"max_lr": 0.1},
+    batch_size=128,
     epochs=25,
 )
 COMMITTEE = replace(
@@ -178,6 +181,15 @@ COMMITTEE = replace(
 )
 TINY_10K = replace(
     SPEED_995, name="tiny_10k", **_averaged_cnn(16, 16, 16, 16, pool_after=1), epochs=30, note="ours, made small"
+)
+TINY_2K = replace(
+    TINY_10K,
+    name="tiny_2k",
+    **_averaged_cnn(6, 6, 8, 8, pool_after=1, depthwise_head=True),
+    optimizer_arguments=SPEED_99.optimizer_arguments | {"lr": 0.02},
+    scheduler_arguments=SPEED_99.scheduler_arguments | {"max_lr": 0.02},
+    augmentation=Augmentation(degrees=8, translate=1.2, scale=0.08, shear=4),  # little room, less to learn
+    epochs=40,
 )
 SYSTEMS = (
     BASELINE,
@@ -209,6 +221,7 @@ SYSTEMS = (
     SPEED_997,
     COMMITTEE,
     TINY_10K,
+    TINY_2K,
 )
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -232,7 +245,11 @@ ORDINARY = {"lr": 1e-3, "fused": True}  # Adam's usual rate and betas
 SPEED_STUDY = {
     "speed_whole": {},
     "speed_no_augmentation": {"augmentation": None},
-    "speed_elastic": {"augmentation": SPEED_997.augmentation},
+    "speed_elastic": {"augmentation": replace(AFFINE, elastic=20)},
+    "speed_sgd": {
+        name: getattr(SPEED_997, name)
+        for name in ("optimizer", "optimizer_arguments", "scheduler_arguments", "batch_size")
+    },
     "speed_constant_rate": {"scheduler": None, "scheduler_arguments": {}},
     "speed_usual_adam": {"scheduler": None, "scheduler_arguments": {}, "optimizer_arguments": ORDINARY},
     "speed_usual_betas": {"optimizer_arguments": {"lr": 0.01, "fused": True}},
