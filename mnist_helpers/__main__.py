@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from .checkpoints import CheckpointError
+from .committees import record_committee
 from .data import DataError, load_data
 from .distributed import process_group, rank
 from .recipes import RECIPES, vary
@@ -115,16 +116,18 @@ def show_data(_):
 
 def train_recipe(options):
     """Train and record one run for each seed, then print the table's rows of this recipe."""
+    recipe = RECIPES[options.recipe]
+    record = record_committee if recipe.member else record_run
     with process_group(options.device) as device:
         for number in options.seeds:
             if rank() == 0:
                 print(f"{options.recipe}, seed {number}", flush=True)
-            record = record_run(options.recipe, number, device=device, allow_sample=options.allow_sample)
+            made = record(recipe, number, device=device, allow_sample=options.allow_sample)
             if rank() == 0:
-                print_run(record)
+                print_run(made)
         if rank() != 0:
             return
-    rows = result_rows(study=RECIPES[options.recipe].study)
+    rows = result_rows(study=recipe.study)
     print(f"\n{results_table([row for row in rows if row['recipe'] == options.recipe])}")
 
 

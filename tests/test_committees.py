@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mnist_helpers import committees, records
+from mnist_helpers.__main__ import main
 from mnist_helpers.checkpoints import CheckpointError, load_model
 from mnist_helpers.evaluation import score_on_test
 from mnist_helpers.models import committee
@@ -58,3 +59,10 @@ def test_a_member_whose_weights_are_gone_is_named(pair):
     records.member_path(RECIPES["member"], 0, torch.device("cpu")).unlink()
     with pytest.raises(CheckpointError, match="member-cpu-seed0"):
         committees.record_committee(pair, 0, **options)
+
+
+def test_the_command_line_trains_committees_too(pair, capsys):
+    assert main(["train", "pair", "--device", "cpu", "--allow-sample"]) == 0
+    out = capsys.readouterr().out
+    assert "pair, seed 0" in out and "validation not scored, test " in out
+    assert {one["recipe"] for one in records.load_records()} == {"member", "pair"}
