@@ -155,7 +155,7 @@ def test_nothing_but_evaluation_reads_the_test_set():
     loaders = ("load_data", "load_mnist", "load_part", "load_digits_sample")
     inside = {(name, call) for name, call in readers if name != "data.py"}
     assert {(name, call) for name, call in inside if call.startswith(loaders)} == allowed
-    assert scorers == {"runs.py", "results.py"}, "a run when it is over, and its weights when they are saved"
+    assert scorers == {"runs.py", "records.py"}, "a run when it is over, and its weights when they are saved"
 
 
 @pytest.mark.mnist
