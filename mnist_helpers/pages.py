@@ -86,8 +86,11 @@ def compose_page(
     return Page(image, boxes, np.asarray(labels, dtype=np.int64), np.array(lines), np.array(pairs))
 
 
-def random_page(digits, seed, n_digits=24):
-    """Return a `Page` of digits drawn from `Digits`, with everything else drawn too: a function of digits and seed."""
+def random_page(digits, seed, n_digits=24, touching=None):
+    """Return a `Page` of digits drawn from `Digits`, with everything else drawn too: a function of digits and seed.
+
+    `touching` is as for `compose_page`; unless given, it is 0.25 on every other page.
+    """
     random = np.random.default_rng([seed, 8])
     chosen = random.choice(len(digits), n_digits)
     images, labels = digits.images.numpy()[chosen], digits.labels.numpy()[chosen]
@@ -102,7 +105,7 @@ def random_page(digits, seed, n_digits=24):
         seed=seed,
         columns=int(random.integers(3, 9)),
         size=size,
-        touching=float(random.choice([0.0, 0.25])),
+        touching=float(random.choice([0.0, 0.25])) if touching is None else touching,
         stroke=float(random.choice([-0.06, -0.03, 0.0, 0.0, 0.04])) * size,
         ruling=str(random.choice(RULINGS, p=[0.4, 0.2, 0.2, 0.2])),
         printed=random.uniform(0.2, 1.0),
@@ -116,8 +119,34 @@ def random_page(digits, seed, n_digits=24):
     )
 
 
+def overlaps(boxes, others):
+    """Return the area that boxes (N, 4) share with others (M, 4), over the area that both cover: float (N, M)."""
+    boxes, others = np.asarray(boxes, dtype=float), np.asarray(others, dtype=float)
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(axis=2)
+    areas = [(part[:, 2:] - part[:, :2]).prod(axis=1) for part in (boxes, others)]
+    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
+
+
+def match_boxes(written, read):
+    """Return for each written box (N, 4) the number of the read box (M, 4) that belongs to it, or -1: int64 (N,).
+
+    The pairs that share most, by `overlaps`, are matched first, each box once, and none that shares less than half.
+    """
+    shares = overlaps(written, read)
+    matches = np.full(len(written), -1)
+    for place in np.argsort(-shares, axis=None, kind="stable"):
+        one, other = np.unravel_index(place, shares.shape)
+        if shares[one, other] < 0.5:
+            break
+        if matches[one] < 0 and other not in matches:
+            matches[one] = other
+    return matches
+
+
 def strokes(digit):
-    """Return the strokes that draw a digit as a hand with a mouse would: a list of float arrays (P, 2), x and y, 0 to 1."""
+    """Return the strokes that draw a digit as with a mouse: a list of float arrays (P, 2), x and y from 0 to 1."""
 
     def arc(x, y, wide, high, start, end):
         angles = np.radians(np.linspace(start, end, 24))
@@ -164,7 +193,7 @@ def draw_strokes(digit, size=280, width=18, seed=None):
 
 
 def _grow(image, size, stroke):
-    """Return one digit enlarged to `size` pixels for MNIST's box of 20, cut to its ink, with thicker or thinner strokes."""
+    """Return one digit enlarged to `size` pixels for MNIST's box of 20, its strokes changed, and cut to its ink."""
     side = max(4, round(28 * size / 20))
     large = cv2.resize(image.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 255)
     width = round(abs(stroke))
@@ -202,7 +231,7 @@ def _layout(digits, pairs, columns, size, ruling, random):
 
 
 def _joining(first, second, lower, overlap):
-    """Return how far right of `first` the digit `second`, which lies `lower`, must start for the two to overlap so far."""
+    """Return how far right of `first` the digit `second`, which lies `lower`, starts where they overlap so far."""
     reach = -np.inf
     for row in range(first.shape[0]):
         left, right = np.nonzero(first[row] > 128)[0], None
@@ -246,7 +275,9 @@ def _perspective(width, height, degrees, tilt):
 def _photograph(sheet, rules, shadow, blur, noise, ink, paper, random):
     """Return uint8 (H, W, 3): ink and lines on paper, under uneven light, seen by a camera."""
     ink, paper = np.array(ink, np.float32), np.array(paper, np.float32)
-    image = paper + (0.5 * ink + (60, 80, 100) - paper if paper.mean() > ink.mean() else ink - paper) * rules[:, :, None]
+    image = (
+        paper + (0.5 * ink + (60, 80, 100) - paper if paper.mean() > ink.mean() else ink - paper) * rules[:, :, None]
+    )
     image = image + (ink - image) * sheet[:, :, None].clip(0, 1)
     if shadow:
         height, width = sheet.shape

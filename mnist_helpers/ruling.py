@@ -14,6 +14,7 @@ def stroke_width(mask):
 
     Across a stroke of width w the distance to the nearest paper is w / 4 on average.
     """
+    mask = np.pad(mask, 1)  # beyond the picture's rim is paper
     distances = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     return 4 * float(distances[mask].mean()) - 1 if mask.any() else 0.0
 
