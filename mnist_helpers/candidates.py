@@ -25,12 +25,14 @@ class Lattice:
         spans: of each candidate (first, end): it is made of the atoms from `first` up to, not including, `end`.
         parts: the candidates as `Part`s.
         forms: uint8 (N, 28, 28), the candidates in MNIST's form.
+        complete: bool (N,), whether each is all of its pieces of ink, and not a part cut out of one.
     """
 
     atoms: list
     spans: list
     parts: list
     forms: np.ndarray
+    complete: np.ndarray
 
 
 def find_candidates(image):
@@ -93,7 +95,9 @@ def _lattice(line, strength):
     ]
     parts = [union(atoms[first:end]) for first, end in spans]
     forms = np.array([digit_form(strength, part) for part in parts], dtype=np.uint8).reshape(-1, 28, 28)
-    return Lattice(atoms, spans, parts, forms)
+    sources = [None, *(atom.source for atom in atoms), None]  # of the atoms 1 to n
+    complete = [sources[first] != sources[first + 1] and sources[end] != sources[end + 1] for first, end in spans]
+    return Lattice(atoms, spans, parts, forms, np.array(complete, dtype=bool))
 
 
 def _may_be_one(group, tall):

@@ -49,7 +49,7 @@ LETTERS = {  # their strokes on a field of 4 by 4; no D, O, S, Z and the like, w
     "less": ["40 02 44"],
     "star": ["20 24", "01 43", "41 03"],
 }
-PAGES, DIGITS, ODD, EPOCHS = 600, 30_000, 15_000, 6  # of the training
+PAGES, DIGITS, ODD, EPOCHS = 500, 36_000, 15_000, 8  # of the training
 
 
 def page_examples(digits, seeds):
@@ -102,18 +102,34 @@ def odd_shapes(n, seed):
 
 
 def single_digits(digits, n, seed):
-    """Return n digits, uint8 (n, 28, 28), turned and slanted a little and brought into MNIST's form again."""
+    """Return n digits, uint8 (n, 28, 28), with strokes of other widths, turned and slanted, in MNIST's form again."""
     generator = torch.Generator().manual_seed(seed)
     chosen = digits.images[torch.randperm(len(digits), generator=generator)[:n]].float()[:, None]
     bent = Augmentation(degrees=15, scale=0.1, shear=15)(chosen, 0.0, generator)[:, 0].numpy()
-    return np.array([to_mnist_form(image) for image in bent], dtype=np.uint8)
+    random, forms = np.random.default_rng(seed), []
+    for image in bent:
+        large = cv2.resize(image, (84, 84), interpolation=cv2.INTER_CUBIC).clip(0, 255)
+        change, disc = random.choice([cv2.dilate, cv2.erode]), np.ones((2, 2), np.uint8)
+        forms.append(to_mnist_form(change(large, disc, iterations=int(random.integers(0, 5)))))
+    return np.array(forms, dtype=np.uint8)
+
+
+def softened(forms, seed):
+    """Return forms, uint8 (N, 28, 28), every other one out of focus by up to 1.3 pixels: digits and others alike."""
+    random, soft = np.random.default_rng(seed), forms.copy()
+    for number in np.nonzero(random.random(len(forms)) < 0.5)[0]:
+        blurred = cv2.GaussianBlur(forms[number], (0, 0), random.uniform(0.3, 1.3)).astype(np.float32)
+        soft[number] = np.round(blurred * (255 / max(1.0, blurred.max())))
+    return soft
 
 
 def examples(digits, pages, n_digits, n_odd, seed):
     """Return `Digits` whose labels say whether they are whole digits (1) or not (0), from pages and single shapes."""
     on_pages, labels = page_examples(digits, range(seed, seed + pages))
+    surplus = np.random.default_rng(seed).random(len(labels)) < 0.5  # of the many parts of digits on pages
+    on_pages, labels = on_pages[(labels == 1) | ~surplus], labels[(labels == 1) | ~surplus]
     singles, odd = single_digits(digits, n_digits, seed), odd_shapes(n_odd, seed)
-    images = np.concatenate([on_pages, singles, odd])
+    images = softened(np.concatenate([on_pages, singles, odd]), seed)
     labels = np.concatenate([labels, np.ones(len(singles), np.int64), np.zeros(len(odd), np.int64)])
     return Digits(torch.from_numpy(images), torch.from_numpy(labels), digits.source, digits.folder, digits.checksums)
 
@@ -127,7 +143,11 @@ def train(path=WEIGHTS):
     arguments = {"width": 12, "outputs": 2}
     with seeded(0):
         model = build_model("resnet_small", **arguments)
-    loaders = [ResidentLoader(part, 128, "mnist", part is learn, device="cpu") for part in (learn, check)]
+    bend = Augmentation(degrees=10, scale=0.08, shear=10, translate=1)
+    loaders = [
+        ResidentLoader(learn, 128, "mnist", shuffle=True, device="cpu", augmentation=bend),
+        ResidentLoader(check, 128, "mnist", device="cpu"),
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
     steps = EPOCHS * len(loaders[0])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)

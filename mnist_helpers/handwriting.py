@@ -11,6 +11,7 @@ from .evaluation import BEST, predict
 
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
 LEAST = 0.5  # probability of being one whole digit that a digit has, at least
+COMPLETE = 10  # times the odds of being a digit has a complete piece of ink, compared with a part cut out of one
 PRIOR = 0.1  # for ink that is no digit
 
 
@@ -83,7 +84,7 @@ def read_digits(image, model=BEST):
     lattices, matrix, scale = find_candidates(image)
     parts, forms, certainty, lines, others = [], [], [], [], []
     for lattice in lattices:
-        whole = _whole_digits(lattice.forms)
+        whole = _whole_digits(lattice)
         digits, rest = best_sequence(lattice.spans, whole)
         parts += [lattice.parts[number] for number in digits]
         forms += [lattice.forms[number] for number in digits]
@@ -149,6 +150,10 @@ def draw_reading(image, reading, ax=None):
     return ax
 
 
-def _whole_digits(forms):
-    """Return the probability of each form, uint8 (N, 28, 28), that it is one whole digit: float32 (N,)."""
-    return predict(forms, load_model(WEIGHTS, device="cpu"))[1][:, 1].numpy() if len(forms) else np.zeros(0)
+def _whole_digits(lattice):
+    """Return the probability of each candidate of a `Lattice` that it is one whole digit: float (N,)."""
+    if not len(lattice.forms):
+        return np.zeros(0)
+    chances = predict(lattice.forms, load_model(WEIGHTS, device="cpu"))[1][:, 1].double().numpy()
+    odds = chances / (1 - chances + 1e-9) * np.where(lattice.complete, COMPLETE, 1)
+    return odds / (1 + odds)

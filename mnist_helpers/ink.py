@@ -1,5 +1,6 @@
 """Any picture of writing, opened and turned into an ink map: 0 where there is paper, bright where there is ink."""
 
+import io
 import math
 import warnings
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MOST_PIXELS = 150_000_000  # of a file that is opened: more than a telephone's 108 megapixels
 WORKING_SIDE = 2000  # larger pictures are worked on at this length of their longer side
 SMALL_SIDE = 256  # paper and light are judged on a copy of this size
+WIDER = 4  # times the strokes' usual width: what is wider than this is paper, such as under a narrow shadow
+FAINTEST = 2.0  # ink that counts, in grey values over the light's share
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # no EPS: it would start another program
 
 
@@ -69,29 +72,52 @@ def find_ink(pixels, scale=1.0):
 
     Ink may be darker or lighter than the paper, or of another colour. Its direction in colour space is the one in
     which the picture departs most from its surroundings; the paper along it, under shadows and uneven light, is what
-    a morphological opening leaves; and a point is ink where it reaches a share of the strongest ink around it.
+    a morphological opening leaves; and a point is ink where it reaches a share of the strongest ink around it. Once
+    the strokes' usual width is known, this is done again with an opening that just passes over them, which also
+    takes narrow shadows, such as a pen's, for paper.
 
     Source: the paper by opening (top-hat transform): Serra, "Image analysis and mathematical morphology" (1982).
     """
     small = _shrink(pixels)
-    across, light = _ink_direction(small)
+    across = _ink_direction(small)
     if across is None:
         nothing = np.zeros(pixels.shape[:2], bool)
         return Ink(nothing.astype(np.float32), nothing, nothing, scale)
-    paper = cv2.morphologyEx(small @ across, cv2.MORPH_OPEN, _disc(SMALL_SIDE // 5))
+    widest = SMALL_SIDE // 5
+    ink = _above_paper(pixels, small, across, widest, scale)
+    width = _usual_width(ink.mask) * max(small.shape) / max(pixels.shape)
+    finer = max(9, round(WIDER * width))
+    return _above_paper(pixels, small, across, finer, scale) if finer < 0.7 * widest else ink
+
+
+def _above_paper(pixels, small, across, widest, scale):
+    """Return the `Ink`, taking for paper whatever is wider than `widest` points of the small copy."""
+    paper = cv2.morphologyEx(small @ across, cv2.MORPH_OPEN, _disc(widest))
+    passing = cv2.MORPH_OPEN if across.sum() > 0 else cv2.MORPH_CLOSE
+    light = cv2.morphologyEx(small.mean(axis=2), passing, _disc(widest))  # of the paper
     if min(small.shape[:2]) > 100:
-        paper = cv2.GaussianBlur(paper, (0, 0), 3)
-    size = pixels.shape[1::-1]
-    strength = pixels @ across - cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR)
-    strength *= 1 / (1 + cv2.resize(light, size, interpolation=cv2.INTER_LINEAR) / 40)  # light scales paper and ink
-    noise = _noise(strength)
-    strength = _without_noise(strength, noise)
+        paper, light = (cv2.GaussianBlur(one, (0, 0), min(3, widest / 6)) for one in (paper, light))
+    paper, light = (cv2.resize(one, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR) for one in (paper, light))
+    strength = (pixels @ across - paper) / (1 + light / 40)  # light scales paper and ink alike
+    strength = _without_noise(strength, _noise(strength))
     level = _level_around(strength)
-    floor = max(6 * _noise(strength), 0.15 * float(level.max()), 2.0)
-    threshold = np.maximum(0.42 * level, floor)
-    mask, faint = strength > threshold, strength > 0.5 * threshold
+    threshold = np.maximum(0.42 * level, max(6 * _noise(strength), 0.15 * float(level.max()), FAINTEST))
+    mask = strength > threshold
     top = float(np.percentile(strength[mask], 95)) if mask.any() else 1.0
-    return Ink(np.clip(strength / top, 0, None).astype(np.float32), mask, faint, scale)
+    return Ink((strength / top).clip(0, None).astype(np.float32), mask, strength > 0.5 * threshold, scale)
+
+
+def _usual_width(mask):
+    """Return the usual width of the strokes in a mask in points: the median over its pieces, by their length."""
+    n, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if n == 1:
+        return 0.0
+    distances = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    widths = 4 * np.bincount(labels.ravel(), distances.ravel(), n)[1:] / areas
+    lengths = areas / widths * (areas >= 4)
+    order = np.argsort(widths)
+    return float(widths[order][np.searchsorted(lengths[order].cumsum(), 0.5 * lengths.sum())])
 
 
 def _open_file(path):
@@ -102,10 +128,11 @@ def _open_file(path):
         raise ValueError(f"{path} is a folder, not a picture")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
+    Image.init()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=[one for one in FORMATS if one in Image.registered_extensions().values()])
+            image = Image.open(io.BytesIO(path.read_bytes()), formats=[one for one in FORMATS if one in Image.OPEN])
     except (Image.DecompressionBombError, ValueError) as error:
         raise ValueError(f"{path} is refused: {error}") from error
     except UnidentifiedImageError as error:
@@ -181,7 +208,7 @@ def _disc(width):
 
 
 def _ink_direction(small):
-    """Return (unit vector (3,) along which ink is brighter than paper, the light (H, W)), or (None, None) without ink.
+    """Return the unit vector (3,) along which ink is brighter than paper, or None without ink.
 
     The direction is the principal axis of the strongest departures from the median around; of its two senses, ink is
     the one with the long tail, since it covers less than paper.
@@ -193,10 +220,10 @@ def _ink_direction(small):
     strength = np.linalg.norm(departure, axis=1)
     strong = departure[strength >= max(3.0, float(np.quantile(strength, 0.9)))]
     if len(strong) == 0:
-        return None, None
+        return None
     across = np.linalg.eigh(strong.T @ strong)[1][:, -1].astype(np.float32)
     across *= 1 if ((strong @ across) ** 3).sum() >= 0 else -1
-    return across, around.mean(axis=2)
+    return across
 
 
 def _noise(strength):

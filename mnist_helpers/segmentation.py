@@ -51,7 +51,7 @@ def find_parts(mask):
         left, top, w, h, area = stats[number].tolist()
         if area >= 4 and max(w, h) > 1.2 * width:
             parts.append(Part(left, top, labels[top : top + h, left : left + w] == number, number))
-    usual = usual_height(parts)
+    usual = usual_height([part for part in parts if not _at_rim(part, mask.shape)] or parts)
     return [part for part in parts if not _is_no_writing(part, usual, mask.shape)]
 
 
@@ -179,8 +179,13 @@ def _is_no_writing(part, usual, shape):
         return True
     if stroke_width(part.mask) > 0.5 * max(part.height, part.width):
         return True
-    at_rim = part.left == 0 or part.top == 0 or part.left + part.width == shape[1] or part.top + part.height == shape[0]
-    return at_rim and (part.height > 3 * usual or part.width > 6 * usual)
+    return _at_rim(part, shape) and (part.height > 1.5 * usual or part.width > 3 * usual)
+
+
+def _at_rim(part, shape):
+    """Tell whether a part reaches the picture's rim: the table beside the sheet does, and writing seldom."""
+    right, bottom = part.left + part.width, part.top + part.height
+    return part.left == 0 or part.top == 0 or right == shape[1] or bottom == shape[0]
 
 
 def _height_at_end(line):

@@ -88,8 +88,8 @@ def as_file(image, **options):
 
 def transparent(image):
     """Return a picture whose ink is opaque black and whose paper is transparent black."""
-    cover = 255 - image.convert("L").point(lambda grey: 255 * (grey > 128))
-    return Image.merge("LA", (Image.new("L", image.size), Image.fromarray(cover))).convert("RGBA")
+    cover = image.convert("L").point(lambda grey: 255 * (grey <= 128))
+    return Image.merge("LA", (Image.new("L", image.size), cover)).convert("RGBA")
 
 
 def sixteen_bits(image):
