@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .ruling import usual_width
+
 MOST_PIXELS = 150_000_000  # of a file that is opened: more than a telephone's 108 megapixels
 WORKING_SIDE = 2000  # larger pictures are worked on at this length of their longer side
 SMALL_SIDE = 256  # paper and light are judged on a copy of this size
@@ -85,7 +87,7 @@ def find_ink(pixels, scale=1.0):
         return Ink(nothing.astype(np.float32), nothing, nothing, scale)
     widest = SMALL_SIDE // 5
     ink = _above_paper(pixels, small, across, widest, scale)
-    width = _usual_width(ink.mask) * max(small.shape) / max(pixels.shape)
+    width = usual_width(ink.mask) * max(small.shape) / max(pixels.shape)
     finer = max(9, round(WIDER * width))
     return _above_paper(pixels, small, across, finer, scale) if finer < 0.7 * widest else ink
 
@@ -105,19 +107,6 @@ def _above_paper(pixels, small, across, widest, scale):
     mask = strength > threshold
     top = float(np.percentile(strength[mask], 95)) if mask.any() else 1.0
     return Ink((strength / top).clip(0, None).astype(np.float32), mask, strength > 0.5 * threshold, scale)
-
-
-def _usual_width(mask):
-    """Return the usual width of the strokes in a mask in points: the median over its pieces, by their length."""
-    n, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if n == 1:
-        return 0.0
-    distances = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    widths = 4 * np.bincount(labels.ravel(), distances.ravel(), n)[1:] / areas
-    lengths = areas / widths * (areas >= 4)
-    order = np.argsort(widths)
-    return float(widths[order][np.searchsorted(lengths[order].cumsum(), 0.5 * lengths.sum())])
 
 
 def _open_file(path):

@@ -9,6 +9,7 @@ from .ruling import stroke_width
 
 MOST_CUTS = 7  # that are tried in one part
 SEAM_HEIGHT = 48  # cuts are looked for in a copy of this height
+HOLE = 0.5  # of the price of ink, for paper that ink encloses: a cut seldom goes through a loop
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ class Part:
 def find_parts(mask):
     """Return the connected pieces of a mask, bool (H, W), as `Part`s, without specks, blots and the picture's rim."""
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    width = stroke_width(mask)
     parts = []
     for number in range(1, n):
         left, top, w, h, area = stats[number].tolist()
-        if area >= 4 and max(w, h) > 1.2 * width:
+        if area >= 4:
             parts.append(Part(left, top, labels[top : top + h, left : left + w] == number, number))
     usual = usual_height([part for part in parts if not _at_rim(part, mask.shape)] or parts)
     return [part for part in parts if not _is_no_writing(part, usual, mask.shape)]
@@ -205,7 +205,7 @@ def _seams(mask):
     scale = SEAM_HEIGHT / height
     w = max(4, round(width * scale))
     ink = cv2.resize(mask.astype(np.float32), (w, SEAM_HEIGHT), interpolation=cv2.INTER_AREA) > 0.4
-    prices, paths = _cheapest_paths(ink, np.arange(3, w - 3, 2), reach=SEAM_HEIGHT // 5)
+    prices, paths = _cheapest_paths(ink + HOLE * _holes(ink), np.arange(3, w - 3, 2), reach=SEAM_HEIGHT // 5)
     kept = []
     for path in paths[np.argsort(prices, kind="stable")]:
         if 2 <= path.mean() <= w - 2 and all(np.abs(path - other).mean() > 2.5 for other in kept):
@@ -216,8 +216,14 @@ def _seams(mask):
     return [path[rows] / scale for path in sorted(kept, key=lambda path: path.mean())]
 
 
+def _holes(ink):
+    """Return the paper that ink encloses, bool (h, w)."""
+    labels = cv2.connectedComponents(np.pad(~ink, 1, constant_values=True).astype(np.uint8), connectivity=4)[1]
+    return ~ink & (labels[1:-1, 1:-1] != labels[0, 0])
+
+
 def _cheapest_paths(ink, middles, reach):
-    """Return (prices (M,), columns (M, h)) of the paths from top to bottom that cross the least ink, bool (h, w).
+    """Return (prices (M,), columns (M, h)) of the paths from top to bottom that cross the least ink, float (h, w).
 
     The m-th stays within `reach` columns of middles[m].
     """
