@@ -101,6 +101,7 @@ def _above_paper(pixels, small, across, widest, scale):
         paper, light = (cv2.GaussianBlur(one, (0, 0), min(3, widest / 6)) for one in (paper, light))
     paper, light = (cv2.resize(one, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR) for one in (paper, light))
     strength = (pixels @ across - paper) / (1 + light / 40)  # light scales paper and ink alike
+    strength -= np.median(strength)  # with noise, an opening lies below the paper
     strength = _without_noise(strength, _noise(strength))
     level = _level_around(strength)
     threshold = np.maximum(0.42 * level, max(6 * _noise(strength), 0.15 * float(level.max()), FAINTEST))

@@ -53,7 +53,7 @@ def compose_page(
         seed: of the digits' places and sizes, the shadow and the noise.
         size: height of MNIST's 20-pixel box in pixels; digits differ from it by up to 15 %.
         touching: the share of neighbours in a line, two by two, that are moved together until their ink touches.
-        stroke: pixels by which strokes grow (or shrink, below 0).
+        stroke: pixels by which strokes grow, or shrink, below 0, as far as none breaks.
         ruling: one of RULINGS: lines to write on, squared paper, or a box around each digit.
         printed: how dark these lines are, from 0, the paper, to 1, as dark as ink.
         degrees: the page's rotation.
@@ -196,14 +196,26 @@ def _grow(image, size, stroke):
     """Return one digit enlarged to `size` pixels for MNIST's box of 20, its strokes changed, and cut to its ink."""
     side = max(4, round(28 * size / 20))
     large = cv2.resize(image.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 255)
-    width = round(abs(stroke))
-    if width:
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width + 1, width + 1))
-        # what is too thin to shrink keeps its middle
-        core = np.where(large > 200, large, 0)
-        large = cv2.dilate(large, disc) if stroke > 0 else np.maximum(cv2.erode(large, disc), core)
+    large = _change_strokes(large, round(stroke))
     rows, columns = np.nonzero(large.max(axis=1) > 50)[0], np.nonzero(large.max(axis=0) > 50)[0]
     return large[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else large
+
+
+def _change_strokes(large, by):
+    """Return a digit with strokes `by` pixels wider, or narrower below 0, but never so narrow that they break."""
+    if by >= 0:
+        return cv2.dilate(large, _disc(by + 1)) if by else large
+    pieces = cv2.connectedComponents((large > 128).astype(np.uint8))[0]
+    for width in range(-by, 0, -1):
+        thin = cv2.erode(large, _disc(width + 1))
+        thin *= 255 / max(thin.max(), 1)
+        if cv2.connectedComponents((thin > 128).astype(np.uint8))[0] == pieces:
+            return thin
+    return large
+
+
+def _disc(width):
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
 
 
 def _layout(digits, pairs, columns, size, ruling, random):

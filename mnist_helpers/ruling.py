@@ -12,11 +12,11 @@ RECTANGULAR = 0.88  # of its smallest upright or turned rectangle that a box's i
 def stroke_width(mask):
     """Return the mean width of the strokes in a mask, bool (H, W), in pixels; 0 for an empty one.
 
-    Across a stroke of width w the distance to the nearest paper is w / 4 on average.
+    Across a stroke of width w the distance to the nearest point of paper is (w + 2) / 4 on average.
     """
     mask = np.pad(mask, 1)  # beyond the picture's rim is paper
     distances = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
-    return 4 * float(distances[mask].mean()) - 1 if mask.any() else 0.0
+    return max(1.0, 4 * float(distances[mask].mean()) - 2) if mask.any() else 0.0
 
 
 def usual_width(mask):
@@ -26,7 +26,7 @@ def usual_width(mask):
         return 0.0
     distances = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     areas = stats[1:, cv2.CC_STAT_AREA]
-    widths = 4 * np.bincount(labels.ravel(), distances.ravel(), n)[1:] / areas
+    widths = np.maximum(1, 4 * np.bincount(labels.ravel(), distances.ravel(), n)[1:] / areas - 2)
     lengths = areas / widths * (areas >= 4)
     order = np.argsort(widths)
     return float(widths[order][np.searchsorted(lengths[order].cumsum(), 0.5 * lengths.sum())])
@@ -63,19 +63,34 @@ def _long_lines(mask, width):
     shortest = max(60, SHARE * length)
     if length < 60:
         return []
-    thin = mask & (_runs(mask.T).T <= max(3, 1.5 * width))
-    found = cv2.HoughLinesP(
-        thin.astype(np.uint8), 1, np.pi / 720, int(0.5 * shortest), None, shortest, max(8, 3 * width)
-    )
-    lines = [] if found is None else [line.reshape(2, 2).astype(float) for line in np.asarray(found)]
+    thin = np.ascontiguousarray(mask & (_runs(mask.T).T <= max(3, 1.5 * width)), np.uint8)
+    lines, gap = [], max(8, 3 * width)
+    for _ in range(3):  # what crosses a line may hide a part of it the first time
+        found = cv2.HoughLinesP(thin, 1, np.pi / 720, int(0.5 * shortest), None, shortest, gap)
+        if found is None:
+            break
+        for line in np.asarray(found).reshape(-1, 2, 2):
+            lines.append(line.astype(float))
+            cv2.line(thin, *line.tolist(), 0, 5)
     level = [line for line in lines if abs(line[1, 0] - line[0, 0]) > 2 * abs(line[1, 1] - line[0, 1])]
-    return [line for line in level if _covered(mask, line) > COVERED]
+    return [_extended(mask, line) for line in level if _covered(mask, line) > COVERED]
+
+
+def _extended(mask, line):
+    """Return a nearly horizontal line, longer to the picture's left and right rim where it is seen as far as there."""
+    line = line[np.argsort(line[:, 0])]
+    slope = (line[1, 1] - line[0, 1]) / (line[1, 0] - line[0, 0])
+    for end, x in ((0, 0.0), (1, mask.shape[1] - 1.0)):
+        rim = np.array([x, line[end, 1] + slope * (x - line[end, 0])])
+        if abs(x - line[end, 0]) > 3 and _covered(mask, np.array([line[end], rim])) > COVERED:
+            line[end] = rim
+    return line
 
 
 def _covered(mask, line):
-    """Return the share of a line's length that lies in a mask, give or take a point to its sides."""
+    """Return the share of a line's length that lies in a mask, give or take two points to its sides."""
     x, y = np.round(np.linspace(*line, int(np.linalg.norm(line[1] - line[0])))).astype(int).T
-    rows = np.stack([y - 1, y, y + 1]).clip(0, mask.shape[0] - 1)
+    rows = np.stack([y - 2, y - 1, y, y + 1, y + 2]).clip(0, mask.shape[0] - 1)
     return mask[rows, x.clip(0, mask.shape[1] - 1)].any(axis=0).mean()
 
 
@@ -146,8 +161,8 @@ def _runs(mask):
 def _digit_height(mask, width):
     """Return the usual height of what is written, each part counted as often as it has points; 0 if nothing is."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    heights, areas = stats[1:, cv2.CC_STAT_HEIGHT], stats[1:, cv2.CC_STAT_AREA]
-    written = heights > 2.5 * width
+    heights, widths, areas = (stats[1:, column] for column in (cv2.CC_STAT_HEIGHT, cv2.CC_STAT_WIDTH, cv2.CC_STAT_AREA))
+    written = (heights > 2.5 * width) & (heights < 6 * widths)  # neither dots nor pieces of upright lines
     if not written.any():
         return 0
     return float(np.median(np.repeat(heights[written], areas[written])))

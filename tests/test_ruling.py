@@ -21,7 +21,7 @@ def clean(picture):
 def test_the_width_of_a_stroke_is_measured(width):
     mask = np.zeros((100, 200), bool)
     mask[40 : 40 + width, 10:190] = True
-    assert stroke_width(mask) == pytest.approx(width, abs=1.2)
+    assert stroke_width(mask) == pytest.approx(width, abs=0.3, rel=0.1)
     assert stroke_width(np.ones((50, 50), bool)) > 10 and stroke_width(np.zeros((5, 5), bool)) == 0
 
 
