@@ -14,6 +14,7 @@ THINNEST = 0.09  # of a digit's size: thinner strokes are thickened to it, since
 WIDEST = 1.7  # of the usual height, that one digit is wide
 APART = 0.25  # of the usual height, that the fragments of one digit may lie apart
 FRAGMENTS = 5  # of one digit, at most
+MOST_ATOMS = 12  # that one candidate is made of
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _lattice(line, strength):
     spans = [
         (first, end)
         for first in range(len(atoms))
-        for end in range(first + 1, len(atoms) + 1)
+        for end in range(first + 1, min(first + MOST_ATOMS, len(atoms)) + 1)
         if _may_be_one(atoms[first:end], tall)
     ]
     parts = [union(atoms[first:end]) for first, end in spans]

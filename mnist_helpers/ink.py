@@ -28,7 +28,7 @@ class Ink:
         strength: float32 (H, W): 0 on paper, about 1 in the darkest ink, with the light's unevenness taken out.
         mask: bool (H, W): what counts as ink.
         faint: bool (H, W): the same, and what is half as strong: printed lines too.
-        scale: pixels of the picture to a pixel of `strength`, at least 1 but for tiny pictures.
+        scale: pixels of the picture to a pixel of `strength`, at least 1.
     """
 
     strength: np.ndarray
@@ -54,10 +54,11 @@ def open_picture(image):
     """
     if isinstance(image, (str, Path)):
         image = _open_file(Path(image))
-    if isinstance(image, Image.Image):
         full = max(image.size)
-        if getattr(image, "format", None) == "JPEG":
-            image.draft(image.mode, (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at half its size or less
+        image.draft(image.mode, (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at half its size or less
+        pixels = _pil_pixels(image)
+    elif isinstance(image, Image.Image):
+        full = max(image.size)
         pixels = _pil_pixels(image)
     else:
         pixels = _array_pixels(image)
