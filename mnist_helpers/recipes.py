@@ -260,6 +260,10 @@ SPEED_STUDY = {
     "speed_large_batches": {"batch_size": 1024},
 }
 STUDIES = (
+    *(
+        _variant(recipe, "held back", f"{recipe.name}_held_back", all_images=False)
+        for recipe in (SPEED_99, SPEED_997, TINY_10K, TINY_2K)  # on validation, as when they were chosen
+    ),
     *(_variant(HELD_BACK, "speed", name, **changes) for name, changes in SPEED_STUDY.items()),
     _variant(NETWORK, "regularisation", "network_dropout", model_arguments={"dropout": 0.2}),
     _variant(NETWORK, "regularisation", "network_batch_norm", model_arguments={"batch_norm": True}),
