@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import torch
 
+from .augment import Augmentation
 from .candidates import boxes_of, find_candidates
 from .checkpoints import save_model
 from .data import Digits, load_mnist
@@ -101,18 +102,16 @@ def odd_shapes(n, seed):
 
 
 def single_digits(digits, n, seed):
-    """Return n digits, uint8 (n, 28, 28): one half as they are, the other slanted and with other strokes."""
-    generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    chosen = digits.images[torch.randperm(len(digits), generator=generator)[:n]]
-    forms = chosen.numpy().copy()
-    for number in range(len(forms) // 2):
-        large = cv2.resize(forms[number], (84, 84), interpolation=cv2.INTER_CUBIC)
-        turn = cv2.getRotationMatrix2D((42, 42), random.uniform(-15, 15), 1.0)
-        turn[0, 1] += random.uniform(-0.25, 0.25)
-        change = random.choice([cv2.dilate, cv2.erode])
-        large = change(cv2.warpAffine(large, turn, (84, 84)), np.ones((2, 2)), iterations=int(random.integers(0, 5)))
-        forms[number] = to_mnist_form(large)
-    return forms
+    """Return n digits, uint8 (n, 28, 28), with strokes of other widths, turned and slanted, in MNIST's form again."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = digits.images[torch.randperm(len(digits), generator=generator)[:n]].float()[:, None]
+    bent = Augmentation(degrees=15, scale=0.1, shear=15)(chosen, 0.0, generator)[:, 0].numpy()
+    random, forms = np.random.default_rng(seed), []
+    for image in bent:
+        large = cv2.resize(image, (84, 84), interpolation=cv2.INTER_CUBIC).clip(0, 255)
+        change, disc = random.choice([cv2.dilate, cv2.erode]), np.ones((2, 2), np.uint8)
+        forms.append(to_mnist_form(change(large, disc, iterations=int(random.integers(0, 5)))))
+    return np.array(forms, dtype=np.uint8)
 
 
 def softened(forms, seed):
@@ -144,7 +143,11 @@ def train(path=WEIGHTS):
     arguments = {"width": 12, "outputs": 2}
     with seeded(0):
         model = build_model("resnet_small", **arguments)
-    loaders = [ResidentLoader(part, 128, "mnist", part is learn, device="cpu") for part in (learn, check)]
+    bend = Augmentation(degrees=10, scale=0.08, shear=10, translate=1)
+    loaders = [
+        ResidentLoader(learn, 128, "mnist", shuffle=True, device="cpu", augmentation=bend),
+        ResidentLoader(check, 128, "mnist", device="cpu"),
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
     steps = EPOCHS * len(loaders[0])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)

@@ -41,8 +41,8 @@ def mlp_baseline(width=256, dropout=0.3):
     return network((width, width), dropout, batch_norm=True)
 
 
-def lenet5(outputs=10):
-    """Return LeNet-5 with today's parts (ReLU, max-pooling, full connections): 61,706 parameters, `outputs` logits.
+def lenet5():
+    """Return LeNet-5 with today's parts (ReLU, max-pooling, full connections): 61,706 parameters.
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998).
     """
@@ -58,7 +58,7 @@ def lenet5(outputs=10):
         nn.ReLU(),
         nn.Linear(120, 84),
         nn.ReLU(),
-        nn.Linear(84, outputs),  # (B, 10) logits
+        nn.Linear(84, 10),  # (B, 10) logits
     )
 
 

@@ -7,9 +7,6 @@ import numpy as np
 
 RULINGS = ("none", "lines", "squares", "boxes")
 MARGIN = 0.8  # of a page, in heights of a digit
-NESTED = (
-    0.25  # of a digit's height, that the boxes of touching neighbours overlap at most: nobody writes one within another
-)
 
 
 @dataclass(frozen=True)
@@ -231,21 +228,17 @@ def _layout(digits, pairs, columns, size, ruling, random):
         if column == 0:
             x = MARGIN * size
         joined = bool(column and pairs[number] and not touches[-1] and ruling != "boxes")
-        if joined:
-            before = digits[number - 1]
-            shift = _joining(before, digit, top - places[-1][1], max(1, round(size / 24)))
-            joined = shift >= before.shape[1] - NESTED * size
         if ruling == "boxes":
             left = round(MARGIN * size + (column + 0.5) * 1.6 * size - digit.shape[1] / 2)
         elif joined:
-            left = places[-1][0] + shift
+            left = places[-1][0] + _joining(digits[number - 1], digit, top - places[-1][1], max(1, round(size / 24)))
             touches[-1] = True
         else:
             left = round(x + size * random.uniform(0.25, 0.7))
         places.append((left, top))
         lines.append(line)
         touches.append(joined)
-        x = max(x, left + digit.shape[1])
+        x = left + digit.shape[1]
     return places, lines, touches
 
 
