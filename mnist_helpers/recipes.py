@@ -256,7 +256,6 @@ SPEED_STUDY = {
     "speed_no_shifts": {"model": "fast_cnn", "model_arguments": {"widths": (16, 32, 32)}},
     "speed_pooled_later": _averaged_cnn(16, 32, 32, pool_after=1),
     "speed_float32": {"mixed_precision": False},
-    "speed_small_batches": {"batch_size": 64},
     "speed_large_batches": {"batch_size": 1024},
 }
 STUDIES = (
