@@ -41,7 +41,7 @@ class TestScore:
     logits: torch.Tensor
 
 
-def predict(images, model="densenet_small"):
+def predict(images, model="speed_997"):
     """Return (digits int64 (N,), probabilities float32 (N, 10)) that a saved network reads in images in MNIST's form.
 
     `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
@@ -49,8 +49,8 @@ def predict(images, model="densenet_small"):
     Args:
         images: uint8 (N, 28, 28) or (28, 28), ink bright on 0, a tensor, an array or a PIL image. `mnist_form` brings
             other pictures into this form.
-        model: the name of a saved model (the default is the one that is best on validation), a path to its weights, or
-            what `checkpoints.load_model` returned.
+        model: the name of a saved model (the default is of the recipe that was best on validation), a path to its
+            weights, or what `checkpoints.load_model` returned.
 
     Raises:
         ValueError: images of another shape or dtype, or a model that did not come from `load_model`.

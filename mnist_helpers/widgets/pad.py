@@ -31,7 +31,7 @@ class DrawingPad:
         view: the ipywidgets box.
     """
 
-    def __init__(self, model="densenet_small", *, file=None, upload=None):
+    def __init__(self, model="speed_997", *, file=None, upload=None):
         """Make a pad.
 
         Args:
