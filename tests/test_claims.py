@@ -50,7 +50,7 @@ OTHERS = {
         "99.90 %",
     },
     "06_hyperparameter_search": {"100 %"},
-    "07_speed_and_records": {"99 %"},
+    "07_speed_and_records": {"99 %", "99.7 %", "99.74 %"},
     "08_your_own_digits": {"99 %", "92.5 %", "96.0 %", "98.82 %", "98.88 %", "99.5 %"},
 }
 
