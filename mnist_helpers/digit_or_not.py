@@ -48,7 +48,7 @@ LETTERS = {  # their strokes on a field of 4 by 4; no D, O, S, Z and the like, w
     "less": ["40 02 44"],
     "star": ["20 24", "01 43", "41 03"],
 }
-PAGES, DIGITS, ODD, EPOCHS = 500, 36_000, 15_000, 8  # of the training
+PAGES, DIGITS, ODD, EPOCHS = 270, 30_000, 12_000, 5  # of the training
 
 
 def page_examples(digits, seeds):
@@ -127,7 +127,7 @@ def softened(forms, seed):
 def examples(digits, pages, n_digits, n_odd, seed):
     """Return `Digits` whose labels say whether they are whole digits (1) or not (0), from pages and single shapes."""
     on_pages, labels = page_examples(digits, range(seed, seed + pages))
-    surplus = np.random.default_rng(seed).random(len(labels)) < 0.5  # of the many parts of digits on pages
+    surplus = np.random.default_rng(seed).random(len(labels)) < 0.4  # of the many parts of digits on pages
     on_pages, labels = on_pages[(labels == 1) | ~surplus], labels[(labels == 1) | ~surplus]
     singles, odd = single_digits(digits, n_digits, seed), odd_shapes(n_odd, seed)
     images = softened(np.concatenate([on_pages, singles, odd]), seed)

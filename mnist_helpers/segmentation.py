@@ -9,7 +9,8 @@ from .ruling import stroke_width
 
 MOST_CUTS = 7  # that are tried in one part
 SEAM_HEIGHT = 48  # cuts are looked for in a copy of this height
-HOLE = 0.5  # of the price of ink, for paper that ink encloses: a cut seldom goes through a loop
+HOLE = 3.0  # the price of paper that ink encloses, ink being 1: a cut does not go through a loop
+THROUGH = 3  # points of enclosed paper, of SEAM_HEIGHT, that a cut may cross all the same
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,12 @@ def _seams(mask):
     scale = SEAM_HEIGHT / height
     w = max(4, round(width * scale))
     ink = cv2.resize(mask.astype(np.float32), (w, SEAM_HEIGHT), interpolation=cv2.INTER_AREA) > 0.4
-    prices, paths = _cheapest_paths(ink + HOLE * _holes(ink), np.arange(3, w - 3, 2), reach=SEAM_HEIGHT // 5)
+    holes, rows = _holes(ink), np.arange(SEAM_HEIGHT)
+    prices, paths = _cheapest_paths(ink + HOLE * holes, np.arange(3, w - 3, 2), reach=SEAM_HEIGHT // 5)
     kept = []
     for path in paths[np.argsort(prices, kind="stable")]:
-        if 2 <= path.mean() <= w - 2 and all(np.abs(path - other).mean() > 2.5 for other in kept):
+        apart = all(np.abs(path - other).mean() > 2.5 for other in kept)
+        if 2 <= path.mean() <= w - 2 and apart and holes[rows, path].sum() <= THROUGH:
             kept.append(path)
         if len(kept) == MOST_CUTS:
             break
