@@ -350,7 +350,7 @@ def test_variants_in_a_study_have_a_table_of_their_own(project, capsys):
     assert main(["results", "--study", "schedules"]) == 0
     assert "| `mlp_step` |  | not scored | 98.10 ± 0.14 | 2 |" in capsys.readouterr().out
     assert main(["results", "--study", "nothing"]) == 2
-    assert "no study 'nothing': choose one of augmentation, held back, initialisation, learning rates" in capsys.readouterr().err
+    assert "no study 'nothing': choose one of augmentation, held back, initialisation" in capsys.readouterr().err
 
 
 def test_differences_are_taken_seed_by_seed(project):
