@@ -1,37 +1,36 @@
 """Committees: networks of one recipe, trained with different seeds, that answer together."""
 
 from .checkpoints import load_model
+from .distributed import world_size
 from .environment import choose_device
 from .recipes import RECIPES
 from .records import member_path, record_run, recorded_history
 from .training import History
 
 
-def member_seeds(recipe, seed):
-    """Return the seeds of the members of a committee recipe's run; those of different runs are disjoint."""
-    return range(seed * recipe.n_members, (seed + 1) * recipe.n_members)
-
-
 def record_committee(recipe, seed=0, **options):
     """Train and record the members of a committee recipe, then the committee as a run of its own; return its record.
 
-    Members that are recorded on this machine already are not trained again. The committee's epochs and seconds are
-    those of all its members.
+    The n members have the seeds from n * seed on, so that no two committees share one. Members that are recorded on
+    this machine already are not trained again. The committee's epochs and seconds are those of all its members.
 
     Args:
         recipe: a `Recipe` with a `member`.
-        seed: the committee's; its members have those of `member_seeds`.
+        seed: the committee's.
         **options: as for `records.record_run`: device, allow_sample, progress, digits, limit.
 
     Raises:
         CheckpointError: a member is recorded, but its weights are not there: remove its record to train it again.
-        ValueError, DataError, TrainingError, OSError: as for `records.record_run`.
+        ValueError: several processes train together; see also `records.record_run`.
+        DataError, TrainingError, OSError: as for `records.record_run`.
     """
+    if world_size() > 1:
+        raise ValueError(f"a committee is put together by one process: train {recipe.name} without torchrun")
     member, device = RECIPES[recipe.member], choose_device(options.pop("device", None))
 
     def gather(setup):
-        history = History()
-        for network, one in zip(setup.model.members, member_seeds(recipe, seed)):
+        history, networks = History(), setup.model.members
+        for one, network in enumerate(networks, start=seed * len(networks)):
             record = record_run(member, one, device=device, **options)
             saved = load_model(member_path(member, one, device), device)
             network.load_state_dict(saved.state_dict())

@@ -28,7 +28,7 @@ class Recipe:
         augmentation: how training images are distorted, if at all.
         mixed_precision: train in bfloat16 where the processor is made for it, see `environment.has_bfloat16`.
         all_images: train on all 60,000 images and hold none back: a frozen recipe, with nothing left to choose.
-        member, n_members: of a committee, the recipe of its members and how many it has, see `committees`.
+        member: of a committee, the recipe of its members, see `committees`.
         keep_best: end with the weights of the epoch that was best on validation, not with the last one's.
         normalisation, batch_size, epochs: as for `loaders.make_loaders` and `training.fit`; epochs after `start`.
         study: "" for a system of the results table. Otherwise the study that the recipe is a variant in: it is scored
@@ -52,7 +52,6 @@ class Recipe:
     mixed_precision: bool = False
     all_images: bool = False
     member: str = ""
-    n_members: int = 0
     keep_best: bool = False
     normalisation: str = "half"
     batch_size: int = 64
@@ -159,7 +158,7 @@ SPEED_99 = Recipe(
     note="ours, made for speed",
 )
 AFFINE = Augmentation(degrees=10, translate=1.5, scale=0.1, shear=5)
-SPEED_995 = replace(SPEED_99, name="speed_995", augmentation=AFFINE, epochs=7, note="ours, made for speed")
+SPEED_995 = replace(SPEED_99, name="speed_995", augmentation=AFFINE, epochs=7)
 SPEED_997 = replace(
     SPEED_995,
     name="speed_997",
@@ -176,7 +175,6 @@ COMMITTEE = replace(
     model="committee_of",
     model_arguments={"model": SPEED_997.model, "model_arguments": SPEED_997.model_arguments, "n_members": 5},
     member="speed_997",
-    n_members=5,
     note="ours: five of `speed_997`; no two committees share a member",
 )
 TINY_10K = replace(

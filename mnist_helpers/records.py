@@ -55,10 +55,13 @@ def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True
     result = finished.record
     if result is None:
         return None
+    paths = []
     if seed == 0 and digits.source == "mnist" and not recipe.study and limit is None:
-        keep_weights(finished, digits, runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
+        paths.append(runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
     if any(one.member == recipe.name for one in RECIPES.values()):
-        keep_weights(finished, digits, member_path(recipe, seed, device))
+        paths.append(member_path(recipe, seed, device))
+    if paths:
+        keep_weights(finished, digits, *paths)
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
     write_atomically(_record_path(recipe, file), json.dumps(result, indent=1) + "\n")
     if unfinished:
@@ -88,8 +91,8 @@ def member_path(recipe, seed, device):
     return runs_folder() / "members" / f"{recipe.name}-{device.type}-seed{seed}.pth"
 
 
-def keep_weights(finished, digits, path):
-    """Save a `Run`'s weights and card to `path`, as float16 where that changes no prediction.
+def keep_weights(finished, digits, *paths):
+    """Save a `Run`'s weights and card to each of `paths`, as float16 where that changes no prediction.
 
     The predictions are those on the validation part of `digits` and on the test set; so the record's accuracies are
     those of the saved network, however it is saved.
@@ -105,7 +108,8 @@ def keep_weights(finished, digits, path):
     half = torch.equal(*answers) and (
         score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
     )
-    save_model(finished.model, path, card, half)
+    for path in paths:
+        save_model(finished.model, path, card, half)
 
 
 def load_records(folders=None):

@@ -121,7 +121,7 @@ def prepare(recipe, digits, seed, device, *, limit=None, **options):
     n_epochs = quick(recipe.epochs, short=min(recipe.epochs, 2))
     optimizer = _make_optimizer(recipe, model)
     options = {"scheduler": _make_scheduler(recipe, optimizer, n_epochs, len(train_loader)), "seed": seed}
-    options["bfloat16"] = recipe.mixed_precision and has_bfloat16(device)
+    options["bfloat16"] = _uses_bfloat16(recipe, device)
     if world_size() > 1:
         options |= {"loss_function": global_mean(F.cross_entropy), "combine": combine}
     if rank():
@@ -174,7 +174,7 @@ def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
     for _ in range(2):
         start = time.perf_counter()
         with seeded(0):
-            train_one_epoch(model, loader, optimizer, bfloat16=recipe.mixed_precision and has_bfloat16(device))
+            train_one_epoch(model, loader, optimizer, bfloat16=_uses_bfloat16(recipe, device))
         seconds = time.perf_counter() - start
     return seconds * 48_000 / loader.n_examples
 
@@ -192,6 +192,10 @@ def _initialised(recipe, seed, device):
         if recipe.initialisation:
             INITIALISATIONS[recipe.initialisation](model)
         return model.to(device)
+
+
+def _uses_bfloat16(recipe, device):
+    return recipe.mixed_precision and has_bfloat16(device)
 
 
 def _make_optimizer(recipe, model):
@@ -226,6 +230,6 @@ def _machine(device, recipe):
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
-        "precision": "bfloat16" if recipe.mixed_precision and has_bfloat16(device) else "float32",
+        "precision": "bfloat16" if _uses_bfloat16(recipe, device) else "float32",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

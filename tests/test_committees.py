@@ -18,7 +18,7 @@ def pair(project, monkeypatch):
     """A committee recipe of two small members."""
     member = replace(RECIPES["speed_99"], name="member")
     arguments = {"model": member.model, "model_arguments": member.model_arguments, "n_members": 2}
-    pair = replace(member, name="pair", model="committee_of", model_arguments=arguments, member="member", n_members=2)
+    pair = replace(member, name="pair", model="committee_of", model_arguments=arguments, member="member")
     monkeypatch.setitem(RECIPES, "member", member)
     monkeypatch.setitem(RECIPES, "pair", pair)
     return pair
@@ -66,3 +66,9 @@ def test_the_command_line_trains_committees_too(pair, capsys):
     out = capsys.readouterr().out
     assert "pair, seed 0" in out and "validation not scored, test " in out
     assert {one["recipe"] for one in records.load_records()} == {"member", "pair"}
+
+
+def test_several_processes_are_told_to_leave_it_to_one(pair, monkeypatch):
+    monkeypatch.setattr(committees, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="train pair without torchrun"):
+        committees.record_committee(pair, 0, device="cpu", allow_sample=True)
