@@ -8,11 +8,13 @@ import uuid
 from pathlib import Path
 
 
-def write_atomically(path, content):
+def write_atomically(path, content, previous=None):
     """Write bytes or text to `path` such that it holds either all of the old content or all of the new.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and take the name in one step, so
     neither a crash nor a second process writing the same file can leave a mixture. Missing folders are made.
+    With `previous`, a path in that folder, the old file takes that name just before, and only once the new content
+    is on disk: whatever happens, at least one of the two is there.
 
     Raises:
         OSError: the folder cannot be written to or the disk is full, in one sentence; the old file is untouched.
@@ -26,6 +28,8 @@ def write_atomically(path, content):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, _explain(error, path, len(data))) from error

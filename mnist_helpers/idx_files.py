@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import time
 import urllib.request
 import warnings
 import zlib
@@ -16,7 +17,8 @@ from .files import sha256, write_atomically
 
 SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")  # torchvision's names
 TIMEOUT = 7  # seconds a mirror may stay silent; two rounds over two mirrors make half a minute at the worst
-_failed_downloads = {}  # file -> what each mirror did: this process does not ask them again
+SLOWEST = 10_000  # bytes that a mirror must bring a second, after that
+_failed_downloads = {}  # set -> what each mirror did: this process does not ask them again
 
 
 class DataError(RuntimeError):
@@ -158,7 +160,7 @@ def _download(file, folders, damaged, download):
     reasons = [f"{path} {fault}" for path, fault in damaged]
     if not damaged:
         reasons.append(f"{file.name} is not in {', '.join(str(folder / file.folder) for folder in folders)}")
-    failures = _failed_downloads.get(file, [])
+    failures = _failed_downloads.get(file.dataset, [])
     if not download:
         failures = ["downloading is switched off"]
     elif not failures:
@@ -169,7 +171,7 @@ def _download(file, folders, damaged, download):
             if fault is None:
                 return content, _keep(content, packed, file, folders)
             failures.append(f"{url} {fault}")
-        _failed_downloads[file] = failures
+        _failed_downloads[file.dataset] = failures
     raise DataError(
         f"{file.dataset} cannot be had ({'; '.join(dict.fromkeys(reasons + failures))}): put its four files into "
         f"{folders[-1] / file.folder}, or set MNIST_DATA to the folder that holds {file.folder}, "
@@ -189,18 +191,42 @@ def _archive(file):
     return [f"{mirror.rstrip('/')}/{address}" for mirror in known.mirrors], md5
 
 
+class _KeepsHttps(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to http."""
+
+    def redirect_request(self, request, answer, code, message, headers, url):
+        if request.type == "https" and not url.startswith("https:"):
+            raise OSError(f"it redirects to {url}, and from https to http is refused")
+        return super().redirect_request(request, answer, code, message, headers, url)
+
+
 def _fetch(url, file, md5):
     """Return (content, its archive, what is wrong with them, or None if nothing is)."""
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            packed = response.read(2 * file.size)
-        content = zlib.decompressobj(wbits=31).decompress(packed, file.size + 1)
+        packed = _receive(url, 2 * file.size)
+        if packed[:2] != b"\x1f\x8b":
+            return None, None, f"is no archive: it starts with {packed[:20]!r}"
+        unpacker = zlib.decompressobj(wbits=31)
+        content = unpacker.decompress(packed, file.size + 1)
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
         return None, None, f"failed: {error}"
     fault = file.fault(content)
+    if fault is None and (unpacker.unused_data or not unpacker.eof):
+        fault = "is no whole archive"
     if fault is None and file.sha256 is None and hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
         fault = f"has another MD5 checksum than {file.dataset}'s archive"
     return content, packed, fault
+
+
+def _receive(url, limit):
+    """Return what a mirror sends, up to `limit` bytes; TimeoutError if it is silent or drips."""
+    received, start = bytearray(), time.monotonic()
+    with urllib.request.build_opener(_KeepsHttps).open(url, timeout=TIMEOUT) as response:
+        while len(received) < limit and (piece := response.read1(1 << 16)):
+            received += piece
+            if time.monotonic() - start > TIMEOUT + len(received) / SLOWEST:
+                raise TimeoutError(f"no more than {len(received):,} bytes came in {TIMEOUT} s")
+    return bytes(received)
 
 
 def _keep(content, packed, file, folders):

@@ -1,13 +1,17 @@
 """What all tests share: quick mode, no network, small synthetic digits, and what to do without the real MNIST."""
 
 import os
+from dataclasses import replace
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
 from mnist_helpers import data, idx_files, studies
 from mnist_helpers.data import DataError, Digits, load_mnist
+from mnist_helpers.files import sha256
+from mnist_helpers.idx_files import describe
 
 
 def pytest_configure():
@@ -51,6 +55,20 @@ def digits():
     images = torch.randint(0, 60, (203, 28, 28), generator=generator, dtype=torch.uint8)
     images[torch.arange(203), 2 * labels + 4, 4:24] = 255
     return Digits(images, labels, "synthetic", "memory", {"images": "none"})
+
+
+@pytest.fixture
+def contents(monkeypatch):
+    """Small stand-ins for MNIST's four files, name -> extracted content, which the package now takes for MNIST."""
+    random, contents, files = np.random.default_rng(0), {}, {}
+    for train, n in ((True, 30), (False, 20)):
+        for file in describe("MNIST", train):
+            file = replace(file, shape=(n, *file.shape[1:]))
+            top = 256 if len(file.shape) == 3 else 10
+            contents[file.name] = file.header + random.integers(0, top, file.shape, dtype=np.uint8).tobytes()
+            files.setdefault(train, []).append(replace(file, sha256=sha256(contents[file.name])))
+    monkeypatch.setattr(data, "describe", lambda name, train: files[train])
+    return contents
 
 
 @pytest.fixture
