@@ -44,8 +44,10 @@ def save_model(model, path, card, half=False):
     torch.save(state, buffer)
     content = buffer.getvalue()
     card = {"format": FORMAT, **card, "weights": "float16" if half else "float32", "sha256": sha256(content)}
-    write_atomically(path, content)
+    previous = path.with_suffix(".previous")  # what the old card describes, until the new card is there
+    write_atomically(path, content, previous if _is_described(path) else None)
     write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    previous.unlink(missing_ok=True)
 
 
 def load_model(name, device=None):
@@ -61,16 +63,14 @@ def load_model(name, device=None):
         CheckpointError: nothing of that name is saved, or what is saved is damaged or does not fit.
     """
     path, card = _find(name)
-    if not path.exists():
-        raise CheckpointError(f"only the card of {name} is kept ({path.with_suffix('.json')}), not its weights")
-    content = _read(path)
-    if sha256(content) != card.get("sha256"):
-        raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
+    content = _described_content(path, card)
     try:
-        model = _rebuild(card)
+        with torch.device("meta"):  # without memory: a card may ask for any width
+            outline = _rebuild(card)
     except Exception as error:  # whatever arguments that do not fit provoke in building the model
         raise CheckpointError(f"{path.with_suffix('.json')} describes no model: {_first_line(error)}") from error
-    _fill(model, _unpack(content, path), path)
+    state, model = _check(_unpack(content, path), outline, path), _rebuild(card)
+    model.load_state_dict(state)
     model.card = card
     return model.to(choose_device(device)).eval()
 
@@ -85,7 +85,7 @@ def load_weights(model, path):
             named. The model is left as it was.
     """
     path = Path(path)
-    _fill(model, _unpack(_read(path), path), path)
+    model.load_state_dict(_check(_unpack(read_file(path), path), model, path))
     return model
 
 
@@ -94,20 +94,7 @@ def read_card(name):
     return _find(name)[1]
 
 
-def save_state(path, state):
-    """Write a state of training, a dict of tensors and plain values, to `path` atomically."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(Path(path), buffer.getvalue())
-
-
-def load_state(path):
-    """Return a state of training from `path`, or None if there is no such file; CheckpointError if it is damaged."""
-    path = Path(path)
-    return _load(_read(path), path) if path.exists() else None
-
-
-def _load(content, path):
+def load_safely(content, path):
     """Return what torch saved in a file of this content; code in it is never run."""
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -117,14 +104,20 @@ def _load(content, path):
 
 def _unpack(content, path):
     """Return the state dict in the content of a weights file."""
-    state = _load(content, path)
-    if not isinstance(state, dict) or not state or not all(isinstance(one, torch.Tensor) for one in state.values()):
+    state = load_safely(content, path)
+    if not isinstance(state, dict) or not state or not all(_is_plain(*one) for one in state.items()):
         raise CheckpointError(f"{path} holds no state dict: save weights with torch.save(model.state_dict(), path)")
     return state
 
 
-def _fill(model, state, path):
-    """Load a state dict into a model, or say which layer is the first that differs."""
+def _is_plain(name, value):
+    """Tell whether an entry is a layer's name and its numbers, which lie in memory one by one."""
+    odd = not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.is_nested or value.is_quantized
+    return not odd and value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
+
+
+def _check(state, model, path):
+    """Return the state dict under the model's names, or say which layer is the first that differs or is no number."""
     ours, first = model.state_dict(), next(iter(state))
     names = list(ours)
     prefix = first.removesuffix(names[0]) if first.endswith(names[0]) else ""
@@ -136,9 +129,29 @@ def _fill(model, state, path):
             raise CheckpointError(
                 f"{path} does not fit this model: its {name} is {_shape(state[name])}, and {_shape(value)} here"
             )
+        if not state[name].isfinite().all():
+            raise CheckpointError(f"{path} holds infinite numbers or NaN in {name}: its training has diverged")
     if surplus := [name for name in state if name not in ours]:
         raise CheckpointError(f"{path} does not fit this model, which has no {surplus[0]}")
-    model.load_state_dict(state)
+    return state
+
+
+def _described_content(path, card):
+    """Return the content of the weights that a card describes, whatever a process that was killed left of a pair."""
+    for one in (path, path.with_suffix(".previous")):
+        if one.exists() and sha256(content := read_file(one)) == card.get("sha256"):
+            return content
+    if not path.exists():
+        raise CheckpointError(f"only the card of {path.stem} is kept ({path.with_suffix('.json')}), not its weights")
+    raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
+
+
+def _is_described(path):
+    """Tell whether there are weights at `path` that the card beside them describes."""
+    try:
+        return sha256(path.read_bytes()) == json.loads(path.with_suffix(".json").read_bytes())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _shape(tensor):
@@ -163,9 +176,9 @@ def _find(name):
                 f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}; those that are: {known}"
             )
     try:
-        card = json.loads(_read(path.with_suffix(".json")))
+        card = json.loads(read_file(path.with_suffix(".json")))
         version = card["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path.with_suffix('.json')} is no card: {_first_line(error)}") from error
     if version != FORMAT:
         raise CheckpointError(f"{path.with_suffix('.json')} has format {version}, and this version reads {FORMAT}")
@@ -176,7 +189,7 @@ def _recipe_of(path):
     """Return the recipe that the card beside saved weights names, or None."""
     try:
         return json.loads(path.with_suffix(".json").read_bytes())["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -186,7 +199,8 @@ def _rebuild(card):
         return build_model(card["model"], **card["model_arguments"])
 
 
-def _read(path):
+def read_file(path):
+    """Return a file's bytes, or raise CheckpointError."""
     try:
         return path.read_bytes()
     except OSError as error:

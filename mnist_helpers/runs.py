@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .checkpoints import load_state
 from .distributed import combine, global_mean, rank, shared, world_size, wrapped
 from .environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, seeded
 from .evaluation import score_on_test
@@ -17,6 +16,7 @@ from .files import sha256
 from .loaders import ResidentLoader, make_loaders
 from .models import INITIALISATIONS, build_model, count_parameters
 from .recipes import RECIPES, Recipe, find_recipe
+from .resume import load_state
 from .training import History, fit, train_one_epoch
 
 

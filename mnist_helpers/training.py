@@ -2,17 +2,18 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR, CyclicLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from tqdm.auto import tqdm
 
-from .checkpoints import CheckpointError, load_state, save_state
+from .batches import BatchError, Watched
 from .distributed import rank
 from .environment import seeded
 from .evaluation import accuracy, evaluate
+from .history import EpochResult, History
+from .resume import load_state, save_state, state_of, take_up
 
 PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
 STEPWISE = (ReduceLROnPlateau, StepLR, MultiStepLR, ConstantLR)  # whose drops are worth a line each; others glide
@@ -22,56 +23,6 @@ class TrainingError(RuntimeError):
     """Training cannot go on. `history` holds the epochs finished before; the model has the last one's weights."""
 
     history = None
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch brought: losses are means over examples, accuracies percent.
-
-    The training figures are gathered while the weights move and dropout is on; the validation figures belong to the
-    weights at the epoch's end, and are None where no images were held back. `learning_rate` is the rate that the epoch
-    began with, `seconds` its training alone.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    learning_rate: float
-    seconds: float = field(compare=False)
-
-
-@dataclass
-class History:
-    """The epochs of a run: `history["validation_loss"]` is a column, `history.best` the best epoch's result.
-
-    Attributes:
-        epochs: one `EpochResult` each.
-        best_state: the state dict at the end of the best epoch, where it is known.
-        stopped: "" after all epochs, "early" (no improvement) or "interrupted" (Ctrl-C).
-    """
-
-    epochs: list = field(default_factory=list)
-    best_state: dict | None = field(default=None, compare=False, repr=False)
-    stopped: str = ""
-
-    def __len__(self):
-        return len(self.epochs)
-
-    def __getitem__(self, column):
-        return [getattr(result, column) for result in self.epochs]
-
-    @property
-    def best(self):
-        """The epoch with the highest validation accuracy (among equals, the lowest validation loss), or None."""
-        validated = [one for one in self.epochs if one.validation_loss is not None]
-        return max(validated, key=lambda one: (one.validation_accuracy, -one.validation_loss), default=None)
-
-    @property
-    def seconds(self):
-        """Seconds of training alone, all epochs together."""
-        return sum(self["seconds"])
 
 
 def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, scheduler=None, *, bfloat16=False):
@@ -167,29 +118,33 @@ def epochs(
 
     Raises:
         ValueError: a loader is empty, or a plateau schedule waits for a rise, or has no validation loss to wait for.
+        BatchError: the network cannot be trained on a batch; the message names it and says what is wrong with it.
         TrainingError: the loss became NaN or infinite; the message names epoch and batch.
     """
-    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
-        raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which is to fall: give it mode='min'")
-    if isinstance(scheduler, ReduceLROnPlateau) and validation_loader is None:
-        raise ValueError("ReduceLROnPlateau waits for the validation loss: give it a validation loader")
+    _refuse_what_a_plateau_cannot_wait_for(scheduler, validation_loader)
     per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
     for epoch in range(first_epoch, first_epoch + n_epochs):
         if hasattr(getattr(train_loader, "sampler", None), "set_epoch"):
             train_loader.sampler.set_epoch(epoch)
         rate = float(optimizer.param_groups[0]["lr"])
+        batches = watched = Watched(train_loader, look=epoch == first_epoch)
         with seeded(seed, epoch):
             start = time.perf_counter()
             try:
                 moved = scheduler if per_batch else None
-                trained = train_one_epoch(model, train_loader, optimizer, loss_function, moved, bfloat16=bfloat16)
+                trained = train_one_epoch(model, batches, optimizer, loss_function, moved, bfloat16=bfloat16)
                 seconds = time.perf_counter() - start
                 trained = trained if combine is None else combine(trained, train_loader)
-                validated = _validated(model, validation_loader, loss_function, combine)
+                watched = Watched(validation_loader)
+                validated = _validated(model, watched, loss_function, combine)
             except TrainingError as error:
                 raise TrainingError(
                     f"epoch {epoch}, {error}. Try a learning rate below {rate:g}, and check that the images are finite"
                 ) from None
+            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+                if not watched.number:  # it failed before the first batch
+                    raise
+                raise BatchError(f"epoch {epoch}, {watched.fault(error, model)}") from error
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(validated[0])
         elif scheduler is not None and not per_batch:
@@ -197,12 +152,19 @@ def epochs(
         yield EpochResult(epoch, *trained, *validated, rate, seconds)
 
 
-def _validated(model, loader, loss_function, combine):
+def _refuse_what_a_plateau_cannot_wait_for(scheduler, validation_loader):
+    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
+        raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which is to fall: give it mode='min'")
+    if isinstance(scheduler, ReduceLROnPlateau) and validation_loader is None:
+        raise ValueError("ReduceLROnPlateau waits for the validation loss: give it a validation loader")
+
+
+def _validated(model, watched, loss_function, combine):
     """Return (mean loss, accuracy in percent) on a validation loader, or (None, None) without one."""
-    if loader is None:
+    if watched.loader is None:
         return None, None
-    found = evaluate(model, loader, loss_function)
-    found = found if combine is None else combine(found, loader)
+    found = evaluate(model, watched, loss_function)
+    found = found if combine is None else combine(found, watched.loader)
     if not math.isfinite(found[0]):
         raise TrainingError(f"after its last batch: the validation loss is {found[0]}")
     return found
@@ -220,7 +182,9 @@ def fit(
     restore_best=False,
     progress=True,
     checkpoint=None,
+    copy=None,
     resume=None,
+    companions=(),
     **options,
 ):
     """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
@@ -235,90 +199,72 @@ def fit(
         restore_best: put the best epoch's weights (see `History.best`) into the model at the end.
         progress: show a progress bar.
         checkpoint: a file in which the state of training is kept after every epoch.
+        copy: a folder for a second copy of it, on a mounted drive say, whose failure is a warning.
         resume: go on from a state of training, whose epochs count among the `n_epochs`: what
-            `checkpoints.load_state` returned, or "auto" for that of the file `checkpoint`, if there is one.
+            `resume.load_state` returned, or "auto" for that of `checkpoint` or its copy, if there is one.
+        companions: what else has a state that belongs to training's, such as a `torch.optim.swa_utils.AveragedModel`
+            that a hook of the optimizer updates.
         **options: as for `epochs`: loss_function, scheduler, per_batch, seed, combine.
 
     Raises:
         CheckpointError: the state cannot be read, or is that of another model, optimizer or scheduler.
-        TrainingError: the loss became NaN or infinite. The model is put back to the last good epoch, and the
-            exception's `history` holds the epochs before.
+        TrainingError, BatchError: the loss became NaN or infinite; a batch is wrong. After these and all other errors
+            the model has the weights of the last finished epoch, and the exception's `history` holds the epochs.
     """
     if validation_loader is None and (patience is not None or restore_best):
         raise ValueError("without a validation loader there is no best epoch: leave out patience and restore_best")
     plain, scheduler = getattr(model, "module", model), options.get("scheduler")  # without what `distributed` wraps
-    history = History() if after is None else replace(after, epochs=list(after.epochs), stopped="")
-    done = len(history)
-    state = load_state(checkpoint) if resume == "auto" else resume
-    if state is not None:
-        history = _resumed(state, plain, optimizer, scheduler)
-    last_state, left = _copy_state(plain), n_epochs + done - len(history)
-    announced = not options.get("per_batch") and isinstance(scheduler, STEPWISE) and rank() == 0
+    parts = [plain, optimizer, scheduler, *companions]
+    history, before = _begun(after, load_state(checkpoint, copy) if resume == "auto" else resume, parts)
     options["first_epoch"] = len(history) + 1
-    results = epochs(model, train_loader, validation_loader, optimizer, left, **options)
-    bar = tqdm(results, total=n_epochs, initial=n_epochs - left, unit="epoch", disable=not progress)
-    try:
-        for result in bar:
-            last_state = _copy_state(plain)
-            history.epochs.append(result)
-            if history.best is result:
-                history.best_state = last_state
-            if checkpoint is not None:
-                save_state(checkpoint, _state(history, plain, optimizer, scheduler))
-            part, reached = "validation", result.validation_accuracy
-            if validation_loader is None:
-                part, reached = "training", result.train_accuracy
-            bar.set_postfix_str(f"{part} {reached:.2f} %")
-            rate = float(optimizer.param_groups[0]["lr"])
-            if rate < result.learning_rate and announced:
-                bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
-            waited = _waited(history["validation_loss"][done:])
-            if patience is not None and waited >= patience:
+    results = epochs(model, train_loader, validation_loader, optimizer, before + n_epochs - len(history), **options)
+    with tqdm(total=n_epochs, initial=len(history) - before, unit="epoch", disable=not progress) as bar:
+        try:
+            while not (early := _is_enough(history, patience, before)) and (result := next(results, None)):
+                history = history.extended(result, _copy_state(plain))
+                if checkpoint is not None:
+                    save_state(checkpoint, state_of(history, parts), copy)
+                _tell(bar, result, optimizer, None if options.get("per_batch") else scheduler)
+            if early:
                 history.stopped = "early"
-                bar.write(f"Stopped early after epoch {result.epoch}: no lower validation loss for {waited} epochs")
-                break
-    except (KeyboardInterrupt, TrainingError) as error:
-        plain.load_state_dict(last_state)
-        if isinstance(error, TrainingError):
+                bar.write(f"Stopped early after epoch {len(history)}: no lower validation loss for {patience} epochs")
+        except (Exception, KeyboardInterrupt) as error:
+            plain.load_state_dict(history.last_state)
             error.history = history
-            raise
-        history.stopped = "interrupted"
-        bar.write(f"Interrupted: {len(history)} finished epochs and the best state are kept")
-    finally:
-        bar.close()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            history.stopped = "interrupted"
+            bar.write(f"Interrupted: {len(history)} finished epochs and the best state are kept")
     if restore_best and history.best_state is not None:
         plain.load_state_dict(history.best_state)
     return history
 
 
-def _waited(losses):
-    """Return for how many epochs there has been no lower validation loss; 0 where there is none at all."""
-    return 0 if None in losses else len(losses) - 1 - losses.index(min(losses))
+def _begun(after, state, parts):
+    """Return (history so far, how many of its epochs are `after`'s), the model as it was put by a state, if any."""
+    history = History(list(after.epochs), after.best_state) if after is not None else History()
+    before = len(history)
+    if state is not None:
+        history = take_up(state, parts)
+    history.last_state = _copy_state(parts[0])
+    return history, before
 
 
-def _state(history, *parts):
-    """Return what training needs to go on after the last epoch; `parts` are model, optimizer and scheduler."""
-    return {
-        "epochs": [asdict(result) for result in history.epochs],
-        "best_state": history.best_state,
-        "parts": [part and part.state_dict() for part in parts],
-        "classes": [type(part).__name__ for part in parts],
-    }
+def _is_enough(history, patience, before):
+    """Tell whether training has waited long enough for a lower validation loss, since the first `before` epochs."""
+    return patience is not None and history.waited(before) >= patience
 
 
-def _resumed(state, *parts):
-    """Put `parts` into the state that `_state` returned, and return its history."""
-    try:
-        if state["classes"] != [type(part).__name__ for part in parts]:  # schedules take any state without a complaint
-            raise ValueError(f"of {', '.join(state['classes'])}")
-        for part, found in zip(parts, state["parts"], strict=True):
-            if part is not None or found is not None:
-                part.load_state_dict(found)
-        return History([EpochResult(**epoch) for epoch in state["epochs"]], state["best_state"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            "the state of training is that of another model, optimizer or schedule: remove it, or train without resume"
-        ) from error
+def _tell(bar, result, optimizer, scheduler):
+    """Move the progress bar on, and say so where a stepwise scheduler has lowered the rate."""
+    part, reached = "validation", result.validation_accuracy
+    if reached is None:
+        part, reached = "training", result.train_accuracy
+    bar.set_postfix_str(f"{part} {reached:.2f} %", refresh=False)
+    bar.update()
+    rate = float(optimizer.param_groups[0]["lr"])
+    if rate < result.learning_rate and isinstance(scheduler, STEPWISE) and rank() == 0:
+        bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
 
 
 def _copy_state(model):

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import Malicious
 
-from mnist_helpers import files
 from mnist_helpers.checkpoints import (
     CheckpointError,
     load_model,
-    load_state,
     load_weights,
     read_card,
     save_model,
-    save_state,
 )
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import score_on_test
@@ -131,11 +129,6 @@ def test_weights_that_are_none_are_refused(saved, content):
         load_model("small")
 
 
-class Malicious:
-    def __reduce__(self):
-        return exec, ("import pathlib; pathlib.Path('pwned').touch()",)
-
-
 def test_code_in_a_pickle_never_runs(saved, project):
     torch.save({"0": Malicious()}, saved)
     forge(saved, saved.read_bytes())
@@ -192,41 +185,6 @@ def test_what_is_no_state_dict_is_refused(tmp_path, model):
     torch.save({"epoch": 3, "weights": model.state_dict()}, tmp_path / "whole.pth")
     with pytest.raises(CheckpointError, match="whole.pth holds no state dict: save weights with"):
         load_weights(model, tmp_path / "whole.pth")
-
-
-def test_a_state_of_training_comes_back_as_it_was(tmp_path, model):
-    state = {"epochs": [{"epoch": 1, "train_loss": 0.1 + 0.2}], "parts": [model.state_dict(), None, [1e-3, True, ""]]}
-    save_state(tmp_path / "new" / "state.pt", state)
-    found = load_state(str(tmp_path / "new" / "state.pt"))
-    assert found["epochs"] == state["epochs"] and found["parts"][1:] == state["parts"][1:]
-    assert all(torch.equal(found["parts"][0][name], value) for name, value in model.state_dict().items())
-    assert load_state(tmp_path / "none.pt") is None
-
-
-def test_a_state_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
-    save_state(tmp_path / "state.pt", {"epoch": 1})
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "replace", fail)
-    with pytest.raises(OSError, match="is full: free"):
-        save_state(tmp_path / "state.pt", {"epoch": 2})
-    assert load_state(tmp_path / "state.pt") == {"epoch": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
-
-
-def test_a_damaged_state_is_named_and_code_in_one_never_runs(project):
-    path = project / "state.pt"
-    save_state(path, {"epoch": 1})
-    for content in (b"", path.read_bytes()[:-40]):
-        path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="state.pt holds no weights that can be read"):
-            load_state(path)
-    torch.save({"epoch": Malicious()}, path)
-    with pytest.raises(CheckpointError, match="state.pt holds no weights that can be read"):
-        load_state(path)
-    assert not (project / "pwned").exists()
 
 
 @pytest.mark.mnist

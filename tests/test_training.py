@@ -8,11 +8,12 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from mnist_helpers.augment import Augmentation
-from mnist_helpers.checkpoints import CheckpointError, load_state
+from mnist_helpers.checkpoints import CheckpointError
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import evaluate
 from mnist_helpers.loaders import ResidentLoader, make_loaders
 from mnist_helpers.models import cnn_tuned, mlp_baseline, network
+from mnist_helpers.resume import load_state
 from mnist_helpers.training import TrainingError, epochs, fit, learning_rates, train_one_epoch
 
 
