@@ -149,7 +149,7 @@ def _read_record(path):
         missing = {*FIELDS, *KEY, "seed", "settings"} - set(found)
         if missing:
             raise KeyError(*sorted(missing))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
     return found
 
