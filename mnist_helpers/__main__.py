@@ -5,12 +5,14 @@ import json
 import sys
 import warnings
 
+import torch
+
 from .checkpoints import CheckpointError
 from .committees import record_committee
 from .data import DataError, load_data
 from .distributed import process_group, rank
 from .recipes import RECIPES, vary
-from .records import record_run
+from .records import described_run, record_run
 from .results import comparison, result_rows, results_table
 from .training import TrainingError
 
@@ -43,12 +45,14 @@ def parse(arguments=None):
     data.set_defaults(command=show_data)
 
     train = commands.add_parser("train", help="train a recipe and record the runs; recorded seeds are skipped")
-    train.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
+    train.add_argument("recipe", nargs="?", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
+    train.add_argument("--card", metavar="FILE", help="instead: the same run again as this record or card describes")
     train.add_argument(
         "--seeds", type=seed, nargs="+", default=[0], metavar="SEED", help="one run for each (default 0)"
     )
     train.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
     train.add_argument("--allow-sample", action="store_true", help="without MNIST, train on the scikit-learn digits")
+    train.add_argument("--copy", metavar="FOLDER", help="for a second copy of unfinished training, on a mounted drive")
     train.set_defaults(command=train_recipe)
 
     sweep = commands.add_parser("sweep", help="search a recipe's hyperparameters by Optuna, with several workers")
@@ -116,19 +120,38 @@ def show_data(_):
 
 def train_recipe(options):
     """Train and record one run for each seed, then print the table's rows of this recipe."""
+    if (options.recipe is None) == (options.card is None):
+        raise ValueError("name a recipe, or with --card the file of a run: one of the two")
+    if options.card:
+        train_again(options)
+        return
     recipe = RECIPES[options.recipe]
     record = record_committee if recipe.member else record_run
     with process_group(options.device) as device:
         for number in options.seeds:
             if rank() == 0:
                 print(f"{options.recipe}, seed {number}", flush=True)
-            made = record(recipe, number, device=device, allow_sample=options.allow_sample)
+            made = record(recipe, number, device=device, allow_sample=options.allow_sample, copy=options.copy)
             if rank() == 0:
                 print_run(made)
         if rank() != 0:
             return
     rows = result_rows(study=recipe.study)
     print(f"\n{results_table([row for row in rows if row['recipe'] == options.recipe])}")
+
+
+def train_again(options):
+    """Train the run of a record or card once more, on as many threads, and say how close it came."""
+    card, described = described_run(options.card)
+    torch.set_num_threads(card.get("threads", torch.get_num_threads()))
+    with process_group(options.device or described["device"]) as device:
+        record = record_committee if described["recipe"].member else record_run
+        made = record(**described | {"device": device}, copy=options.copy)
+    if made is not None:
+        print_run(made)
+        figures = "validation_accuracy", "validation_loss", "test_accuracy", "test_loss"
+        same = [made.get(figure) for figure in figures] == [card.get(figure) for figure in figures]
+        print(f"  {'to the last digit' if same else 'not exactly'} what {options.card} says")
 
 
 def print_run(record):
@@ -163,6 +186,8 @@ def sweep_recipe(options):
 def show_results(options):
     """Print the results table as Markdown or JSON."""
     if options.compare:
+        if options.json or options.study:
+            raise ValueError("--compare prints a table of its own: leave out --json and --study")
         print(comparison(*options.compare))
         return
     rows = result_rows(study=options.study)

@@ -16,8 +16,8 @@ class BatchError(ValueError):
 class Watched:
     """A loader's batches, of which the last is remembered. With `look`, the first one's pixels are looked at."""
 
-    def __init__(self, loader, look=False):
-        self.loader, self.look, self.number, self.batch = loader, look, 0, None
+    def __init__(self, loader, look=False, validation=False):
+        self.loader, self.look, self.validation, self.number, self.batch = loader, look, validation, 0, None
 
     def __iter__(self):
         for batch in self.loader:
@@ -28,7 +28,8 @@ class Watched:
 
     def fault(self, error, model):
         """Return in one sentence what is wrong with the last batch, on which `model` failed with this error."""
-        return f"batch {self.number}: {fault(error, model, *self.batch)}"
+        where = "in validation" if self.validation else f"batch {self.number}"  # there, labels are counted at the end
+        return f"{where}: {fault(error, model, *self.batch)}"
 
 
 def warn_of_odd_pixels(images):
@@ -57,7 +58,7 @@ def fault(error, model, images, labels):
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         return f"its labels are {_name(labels.dtype)} {tuple(labels.shape)}, and must be int64 ({len(images)},)"
     if "out of bounds" in str(error):
-        return f"its labels go from {labels.min()} to {labels.max()}, and must be 0 to 9"
+        return f"a label is none of 0 to 9: {str(error).splitlines()[0]}"
     return f"the network does not take its images {tuple(images.shape)}: {str(error).splitlines()[0]}"
 
 

@@ -86,6 +86,9 @@ class ResidentLoader:
         shard=(0, 1),
     ):
         device = choose_device(device)
+        if len(digits) and (digits.labels.min() < 0 or digits.labels.max() > 9):  # a GPU would not say so
+            low, high = digits.labels.min(), digits.labels.max()
+            raise ValueError(f"the labels go from {low} to {high}, and must be 0 to 9")
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size

@@ -110,7 +110,7 @@ def publish():
         raise NotebookError("a notebook did not find MNIST although it is here: nothing has been published")
     pictures = {path: _readme_picture(notebook) for path, notebook in executed.items()}
     root, runs = project_root(), runs_folder()
-    for pattern in ("records/*/mnist-*.json", "saved_models/*"):
+    for pattern in ("records/*/mnist-*.json", "saved_models/[!.]*.pth", "saved_models/[!.]*.json"):
         for path in runs.glob(pattern):
             if path.stat().st_size > LARGEST:
                 print(f"{path.name} stays in {path.parent}: it is too large for the repository, its card is not")

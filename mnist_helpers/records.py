@@ -1,15 +1,16 @@
 """Records of finished runs, one small JSON file each."""
 
-import copy
 import glob
 import json
 import shutil
 import warnings
+from copy import deepcopy
+from pathlib import Path
 
 import torch
 
 from .checkpoints import save_model
-from .data import load_data
+from .data import load_data, load_part
 from .distributed import first_on_its_machine, rank, shared
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .evaluation import predict_logits, score_on_test
@@ -23,7 +24,19 @@ FIELDS = ("parameters", "epochs", "seconds", "threads", "validation_accuracy", "
 KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
 
 
-def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True, digits=None, limit=None, train=None):
+def record_run(
+    recipe,
+    seed=0,
+    *,
+    device=None,
+    allow_sample=False,
+    progress=True,
+    digits=None,
+    limit=None,
+    train=None,
+    copy=None,
+    again=False,
+):
     """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
 
     A run that is already recorded there, with the same settings on the same kind of device, is not trained again; one
@@ -34,6 +47,8 @@ def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True
         recipe: its name, or a `Recipe`.
         digits: for training and validation; MNIST, or the sample if `allow_sample`, unless given.
         seed, device, progress, limit, train: as for `runs.run`.
+        copy: a folder for a second copy of the state of unfinished training, on a mounted drive say.
+        again: train it even if it is recorded; the new record takes the old one's place.
 
     Raises:
         ValueError: no such recipe.
@@ -44,14 +59,15 @@ def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True
     if digits is None:
         with first_on_its_machine():
             digits = load_data(allow_sample=allow_sample)
-    known = shared(_recorded(recipe, seed, digits, device, limit) if rank() == 0 else None)
+    known = shared(_recorded(recipe, seed, digits, device, limit) if rank() == 0 and not again else None)
     if known is not None:
         if progress and rank() == 0:
             print(f"{recipe.name}, seed {seed} is recorded already, and not trained again")
         return known
-    unfinished = None if train else runs_folder() / "unfinished" / f"{recipe.name}-{device.type}-seed{seed}"
-    options = {"device": device, "progress": progress, "limit": limit, "train": train, "unfinished": unfinished}
-    finished = run(recipe, digits, seed, **options)
+    folders = [None if train else runs_folder() / "unfinished", None if train or copy is None else Path(copy)]
+    unfinished, copy = (folder and folder / f"{recipe.name}-{device.type}-seed{seed}" for folder in folders)
+    options = {"device": device, "progress": progress, "limit": limit, "train": train}
+    finished = run(recipe, digits, seed, unfinished=unfinished, copy=copy, **options)
     result = finished.record
     if result is None:
         return None
@@ -64,8 +80,8 @@ def record_run(recipe, seed=0, *, device=None, allow_sample=False, progress=True
         keep_weights(finished, digits, *paths)
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
     write_atomically(_record_path(recipe, file), json.dumps(result, indent=1) + "\n")
-    if unfinished:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for folder in filter(None, (unfinished, copy)):
+        shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
@@ -103,7 +119,7 @@ def keep_weights(finished, digits, *paths):
     card |= {"model": recipe.model, "model_arguments": recipe.model_arguments, "split": SPLIT}
     device = next(finished.model.parameters()).device
     _, loader = make_loaders(digits, 1000, recipe.normalisation, device=device)
-    halved = copy.deepcopy(finished.model).half().float()
+    halved = deepcopy(finished.model).half().float()
     answers = [predict_logits(model, loader).argmax(dim=1) for model in (finished.model, halved)]
     half = torch.equal(*answers) and (
         score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
@@ -142,16 +158,37 @@ def load_records(folders=None):
     return list(records.values())
 
 
-def _read_record(path):
-    """Return the record in a file; raises ValueError if it is none."""
+def _read_record(path, fields=frozenset({*FIELDS, *KEY, "seed", "settings"})):
+    """Return the record in a file; raises ValueError if it is none, or lacks one of these fields."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        missing = {*FIELDS, *KEY, "seed", "settings"} - set(found)
+        missing = fields - set(found)
         if missing:
             raise KeyError(*sorted(missing))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
     return found
+
+
+def described_run(path):
+    """Return (what a record or a card says, the options for `record_run` that train the same run again).
+
+    Args:
+        path: of a record (`records/*/*.json`) or of a card (`saved_models/*.json`).
+
+    Raises:
+        ValueError: it is neither, its recipe has changed since, or it is of quick mode and this is not, or the reverse.
+        DataError: the digits are not to be had.
+    """
+    card = _read_record(Path(path), {*KEY, "seed", "settings"})
+    recipe = _recipe_today(card)
+    if card["settings"] != recipe.settings():
+        raise ValueError(f"{path} was made with other settings than {recipe.name} has today: train that instead")
+    if card["quick"] != quick_mode():
+        raise ValueError(f"{path} is of a {'quick' if card['quick'] else 'full'} run, and this one is not: see QUICK")
+    digits = load_part(card["source"], train=True)
+    options = {"seed": card["seed"], "device": card["device"], "limit": card.get("limit"), "digits": digits}
+    return card, {"recipe": recipe, "again": True, **options}
 
 
 def _recipe_today(record):

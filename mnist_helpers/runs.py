@@ -57,7 +57,7 @@ class Run:
     history: History
 
 
-def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train=None, unfinished=None):
+def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train=None, unfinished=None, copy=None):
     """Train a recipe on `digits`, score the weights that it ends with, and return the `Run`.
 
     It is scored on validation, if images were held back for that, and on test unless it is a variant in a study.
@@ -72,6 +72,7 @@ def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train
         limit: keep only so many training images, and a quarter as many for validation.
         train: takes the `Setup` and returns the `History`; `fit_setup` unless given.
         unfinished: a folder that keeps the state of unfinished training, which the same run takes up again.
+        copy: a folder for a second copy of that state, see `training.fit`.
 
     Raises:
         ValueError: no such recipe.
@@ -80,7 +81,7 @@ def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train
         KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
     """
     recipe, device = find_recipe(recipe), choose_device(device)
-    options = {"progress": progress, "unfinished": unfinished}
+    options = {"progress": progress, "unfinished": unfinished, "copy": copy}
     setup = prepare(recipe, digits, seed, device, limit=limit, **options)
     history = train(setup) if train else fit_setup(setup, **options)
     model = getattr(setup.model, "module", setup.model)
@@ -129,12 +130,12 @@ def prepare(recipe, digits, seed, device, *, limit=None, **options):
     return Setup(recipe, seed, model, train_loader, validation_loader, optimizer, n_epochs, options, before)
 
 
-def fit_setup(setup, *, progress=True, unfinished=None):
+def fit_setup(setup, *, progress=True, unfinished=None, copy=None):
     """Train what `prepare` returned and return the `History`; raises KeyboardInterrupt after Ctrl-C, else as `fit`."""
     checkpoint, state = None, None
     if unfinished is not None:
         checkpoint = unfinished / f"{setup.fingerprint()}.pt"
-        state = shared(load_state(checkpoint) if rank() == 0 else None)
+        state = shared(load_state(checkpoint, copy) if rank() == 0 else None)
     history = fit(
         setup.model,
         setup.train_loader,
@@ -145,6 +146,7 @@ def fit_setup(setup, *, progress=True, unfinished=None):
         restore_best=setup.recipe.keep_best,
         progress=progress and rank() == 0,
         checkpoint=checkpoint if rank() == 0 else None,
+        copy=copy,
         resume=state,
         **setup.options,
     )
@@ -207,7 +209,13 @@ def _make_scheduler(recipe, optimizer, n_epochs, n_batches):
         return None
     length = {"CosineAnnealingLR": {"T_max": n_epochs}, "OneCycleLR": {"total_steps": n_epochs * n_batches}}
     arguments = recipe.scheduler_arguments | length.get(recipe.scheduler, {})
-    return getattr(torch.optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
+    try:
+        return getattr(torch.optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
+    except ZeroDivisionError:  # OneCycleLR's, whose rise ends with batch number pct_start * total_steps - 1
+        raise ValueError(
+            f"{recipe.scheduler} cannot rise within a single one of {n_epochs * n_batches} batches: train for more "
+            "epochs, on more images, or with a larger pct_start"
+        ) from None
 
 
 def _test_fields(recipe, model, digits):

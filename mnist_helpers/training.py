@@ -135,7 +135,7 @@ def epochs(
                 trained = train_one_epoch(model, batches, optimizer, loss_function, moved, bfloat16=bfloat16)
                 seconds = time.perf_counter() - start
                 trained = trained if combine is None else combine(trained, train_loader)
-                watched = Watched(validation_loader)
+                watched = Watched(validation_loader, validation=True)
                 validated = _validated(model, watched, loss_function, combine)
             except TrainingError as error:
                 raise TrainingError(
