@@ -1,0 +1,252 @@
+"""Same seed, same numbers; no test label where choices are made; nothing let in; and the README's table of all that."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from mnist_helpers import committees, data, evaluation, records, runs
+from mnist_helpers.__main__ import main
+from mnist_helpers.data import load_digits_sample
+from mnist_helpers.environment import seeded
+from mnist_helpers.models import mlp_baseline
+from mnist_helpers.recipes import RECIPES, vary
+from mnist_helpers.records import described_run, load_records, record_run
+from mnist_helpers.runs import run
+
+ROOT = Path(__file__).parent.parent
+RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_models/*.json"))
+
+
+@pytest.fixture
+def short(project, monkeypatch, one_thread):
+    """An empty project where every recipe takes two epochs, and a committee has two members."""
+    for name, recipe in RECIPES.items():
+        monkeypatch.setitem(RECIPES, name, replace(recipe, epochs=2, batch_size=32))
+    few = {**RECIPES["committee"].model_arguments, "n_members": 2}
+    monkeypatch.setitem(RECIPES, "committee", replace(RECIPES["committee"], model_arguments=few))
+    return project
+
+
+def without_seconds(record):
+    """Return a record without what time it took."""
+    history = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
+    return {key: value for key, value in record.items() if key != "seconds"} | {"history": history}
+
+
+REPEATED = "mlp_baseline", "lenet5_elastic", "speed_99", "tiny_2k"
+
+
+def repeat(folder):
+    """Train each recipe for two epochs, and keep record and weights."""
+    for name in REPEATED:
+        recipe = replace(RECIPES[name], epochs=2, batch_size=32)
+        finished = run(recipe, load_digits_sample().take(torch.arange(300)), 3, device="cpu", progress=False)
+        torch.save((str(without_seconds(finished.record)), finished.model.state_dict()), folder / name)
+
+
+def test_another_process_gets_the_same_history_and_weights_from_the_same_seed(short):
+    script = f"""
+import sys, pathlib, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_faults_project
+torch.set_num_threads(1)
+torch.manual_seed(99)
+pathlib.Path("another").mkdir()
+test_faults_project.repeat(pathlib.Path("another"))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    repeat(short)
+    for name in REPEATED:
+        (theirs, their_weights), (ours, our_weights) = torch.load(Path("another", name)), torch.load(Path(name))
+        assert theirs == ours
+        assert all(torch.equal(their_weights[one], our_weights[one]) for one in our_weights)
+
+
+def test_plain_torch_with_the_same_seed_depends_on_what_was_drawn_before():
+    """What seeding each part by itself is for."""
+    weights = []
+    for drawn in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            torch.rand(drawn)
+            weights.append(torch.nn.Linear(2, 2).weight.detach())
+            with seeded(0):
+                weights.append(mlp_baseline(2)[1].weight.detach())
+    assert not torch.equal(weights[0], weights[2]) and torch.equal(weights[1], weights[3])
+
+
+@pytest.mark.parametrize("what", ["labels", "images"])
+@pytest.mark.parametrize("recipe", ["network", "mlp_plateau", "speed_99"])
+def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatch, recipe, what):
+    digits, plain = load_digits_sample().take(torch.arange(400)), load_digits_sample(False)
+    clean = run(recipe, digits, 1, device="cpu", progress=False)
+    poisoned = {"labels": (plain.labels + 1) % 10, "images": 255 - plain.images}[what]
+    monkeypatch.setattr(evaluation, "load_part", lambda source, train: replace(plain, **{what: poisoned}))
+    found = run(recipe, digits, 1, device="cpu", progress=False)
+    assert found.history == clean.history
+    theirs, ours = clean.model.state_dict(), found.model.state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    differing = {key for key, value in found.record.items() if value != clean.record[key]} - {"seconds", "history"}
+    assert "test_accuracy" in differing and {key.split("_")[0] for key in differing} == {"test"}
+
+
+@pytest.mark.parametrize("kind", ["record", "card", "trial", "committee"])
+def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, monkeypatch, capsys, kind):
+    digits, options = load_digits_sample(), {"device": "cpu", "progress": False, "allow_sample": True}
+    if kind == "trial":
+        made = record_run(vary("network", {"lr": 0.01}), 4, limit=100, digits=digits, **options)
+    elif kind == "committee":
+        made = committees.record_committee(RECIPES["committee"], 0, digits=digits, limit=100, **options)
+    else:
+        made = record_run("network", 4, limit=None if kind == "card" else 200, digits=digits, **options)
+    (file,) = [path for path in Path("runs").rglob("*.json") if json.loads(path.read_text()) == made]
+    if kind == "card":
+        finished = runs.run("network", digits, 4, device="cpu", progress=False)
+        records.keep_weights(finished, digits, short / "network.pth")
+        file = Path("network.json")
+    begun = []
+    monkeypatch.setattr(
+        runs, "fit_setup", lambda *given, fit=runs.fit_setup, **more: begun.append(1) or fit(*given, **more)
+    )
+    capsys.readouterr()
+    assert main(["train", "--card", str(file)]) == 0
+    assert f"to the last digit what {file} says" in capsys.readouterr().out
+    assert len(begun) == (2 if kind == "committee" else 1)
+    (again,) = [one for one in load_records([short / "runs" / "records"]) if one["recipe"] == made["recipe"]]
+    assert without_seconds(again) == without_seconds(made)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_row_of_the_results_can_be_trained_again(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("QUICK")
+    monkeypatch.setattr(records, "load_part", lambda source, train: (source, train))
+    card, options = described_run(path)
+    assert options["recipe"].settings() == card["settings"] and options["digits"] == ("mnist", True)
+    assert options["seed"] == card["seed"] and options["device"] == card["device"] and options["again"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda card: card["settings"].update(epochs=3), "with other settings than network has today"),
+        (lambda card: card.update(quick=True), "is of a quick run, and this one is not"),
+        (lambda card: card.update(recipe="unheard_of"), "there is no recipe 'unheard_of'"),
+        (lambda card: card.pop("seed"), "is not a record of a run"),
+        (lambda card: card.update(source="nothing"), "there is no digit set 'nothing'"),
+    ],
+)
+def test_a_card_that_cannot_be_trained_again_is_one_sentence(project, capsys, change, sentence):
+    card = json.loads((ROOT / "saved_models" / "Network.json").read_text())
+    change(card)
+    Path("card.json").write_text(json.dumps(card))
+    assert main(["train", "--card", "card.json"]) == 2
+    assert re.fullmatch(f"Error: .*{sentence}.*\n", capsys.readouterr().err)
+    for arguments in (["train"], ["train", "network", "--card", "card.json"], ["train", "--card", "none.json"]):
+        assert main(arguments) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_one_cycle_over_too_few_batches_is_one_sentence(short, monkeypatch):
+    """A rise of a quarter of four batches is one batch, by whose length less one PyTorch divides."""
+    with pytest.raises(ZeroDivisionError):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 4, pct_start=0.25)
+    one_cycle = {"max_lr": 0.1, "pct_start": 0.25}
+    recipe = replace(RECIPES["mlp_one_cycle"], scheduler_arguments=one_cycle, batch_size=100)
+    with pytest.raises(ValueError, match="OneCycleLR cannot rise within a single one of 4 batches: train for more"):
+        run(recipe, load_digits_sample(), device="cpu", limit=200, progress=False)
+
+
+def test_compare_says_that_it_takes_no_other_option(project, capsys):
+    for options in (["--json"], ["--study", "schedules"]):
+        assert main(["results", "--compare", "network", "lenet5", *options]) == 2
+        assert "leave out --json and --study" in capsys.readouterr().err
+
+
+# The last version of each package with a known hole, and the advisory
+VULNERABLE = [
+    ("torch", "2.9.1", "CVE-2026-24747"),
+    ("pillow", "10.2.0", "CVE-2024-28219"),
+    ("pillow", "11.2.1", "CVE-2025-48379"),
+    ("tqdm", "4.66.2", "CVE-2024-34062"),
+    ("scikit-learn", "1.4.2", "CVE-2024-5206"),
+    ("onnx", "1.17.0", "CVE-2025-51480"),
+    ("jupyterlab", "4.4.7", "CVE-2025-59842"),
+]
+
+
+@pytest.mark.parametrize(("name", "version", "advisory"), VULNERABLE)
+def test_versions_with_known_holes_are_excluded(name, version, advisory):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    lines += [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] not in "#-"]
+    bounds = {one.name: one.specifier for one in map(Requirement, lines)}
+    assert not bounds[name].contains(version), advisory
+
+
+def test_importing_everything_asks_no_network_and_writes_nothing(tmp_path):
+    script = """
+import os, pkgutil, socket, sys
+
+def refuse(*_, **__):
+    raise AssertionError("the network was asked")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        if not str(arguments[0]).endswith((".pyc", "/dev/null")) and ".pyc." not in str(arguments[0]):
+            written.append(arguments[0])
+written = []
+sys.addaudithook(watch)
+import mnist_helpers
+for module in pkgutil.walk_packages(mnist_helpers.__path__, "mnist_helpers."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+import torch
+assert torch.initial_seed() == torch.default_generator.initial_seed()
+print(len(sys.modules), written)
+"""
+    home = {
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(ROOT),
+        "MPLCONFIGDIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    written = re.findall(r"'([^']+)'", done.stdout)
+    assert not [path for path in written if "fontlist" not in path], written  # matplotlib's list of fonts
+
+
+def test_only_the_download_of_the_digits_uses_the_network():
+    """No telemetry: no other module of ours imports what could call home."""
+    networked = re.compile(
+        r"^\s*(?:import|from) (?:urllib|http|socket|ssl|ftplib|smtplib|requests|httpx|aiohttp)\b", re.M
+    )
+    package = Path(data.__file__).parent
+    found = [path.name for path in package.rglob("*.py") if networked.search(path.read_text(encoding="utf-8"))]
+    assert sorted(found) == ["idx_files.py", "sweep.py"]
+    assert set(re.findall(r"socket\.\w+", (package / "sweep.py").read_text())) == {"socket.gethostname"}
+
+
+def test_every_test_that_the_readme_names_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, section = readme.partition("\n## Reliability\n")
+    section, _, _ = section.partition("\n## ")
+    named = re.findall(r"`(test_\w+)`", section)
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 30
+    assert [name for name in named if f"def {name}(" not in tests] == []
+    rows = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith(("| fault", "|--"))]
+    assert all(line.count(" | ") == 2 and "`test_" in line for line in rows), "fault, what happens, test"
