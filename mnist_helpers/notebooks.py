@@ -22,6 +22,7 @@ from .results import readme_with_table, results_table
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures belong on the page, whoever calls
 LARGEST = 10_000_000  # bytes of a published file
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
 LINKS = (  # where the repository's address stands in notebooks and README
     r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/)",
     r"(github\.com/)[\w.-]+/[\w.-]+?(\.git\b)",
@@ -59,10 +60,16 @@ def execute_all():
     return executed
 
 
-def execute(path, environment=INLINE):
-    """Execute one notebook where it lies and return (executed notebook, path of its HTML page in the runs folder).
+def execute(path, environment=INLINE, folder=None):
+    """Execute one notebook and return (executed notebook, path of its HTML page in the runs folder).
 
-    `environment` is added to the environment variables of its Python process.
+    Args:
+        path: of the notebook.
+        environment: is added to the environment variables of its Python process.
+        folder: its working directory; the notebook's own folder unless given.
+
+    Raises:
+        NotebookError: a cell failed, or something else did unseen: a widget's callback, or what an `Output` took in.
     """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -71,7 +78,7 @@ def execute(path, environment=INLINE):
         timeout=None,
         extra_arguments=["--IPKernelApp.log_level=50"],  # its errors are in the outputs
         record_timing=False,
-        resources={"metadata": {"path": path.parent}},
+        resources={"metadata": {"path": folder or path.parent}},
     )
     failure = None
     try:
@@ -81,6 +88,7 @@ def execute(path, environment=INLINE):
         failure = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
         failure = "its Python process died (memory?)"
+    failure = failure or "; ".join(hidden_errors(notebook))
     notebook.metadata.pop("widgets", None)  # a widget, such as a progress bar, is dead on a page that is read later
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -93,6 +101,16 @@ def execute(path, environment=INLINE):
     if failure:
         raise NotebookError(f"{path.name} stopped: {failure}. See {page}")
     return notebook, page
+
+
+def hidden_errors(notebook):
+    """Return in a few words each the errors in an executed notebook's outputs and widgets that stopped no cell."""
+    outputs, found = [output for cell in notebook.cells for output in cell.get("outputs", ())], []
+    for widget in notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {}).values():
+        outputs += widget["state"].get("outputs", ())
+        if "mnist-fault" in widget["state"].get("_dom_classes", ()) and widget["state"].get("value"):
+            found.append(re.sub("<.*?>", "", widget["state"]["value"]))
+    return [f"{one['ename']}: {one['evalue']}" for one in outputs if one["output_type"] == "error"] + found
 
 
 def publish():

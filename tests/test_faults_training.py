@@ -3,19 +3,23 @@
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from faults import die, in_child
+from sklearn.metrics import classification_report, confusion_matrix
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Adam, lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import mnist_helpers
+from mnist_helpers import plots
 from mnist_helpers.augment import Augmentation
 from mnist_helpers.batches import BatchError
 from mnist_helpers.data import Digits
 from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation import fit_temperature, predict_logits
 from mnist_helpers.loaders import ResidentLoader, make_loaders
 from mnist_helpers.models import network
 from mnist_helpers.resume import load_state
@@ -306,6 +310,22 @@ def test_pixels_that_no_normalisation_gives_are_a_warning(digits, normalisation,
         return
     with pytest.warns(UserWarning, match="the first batch has pixels from .* to .*, which no normalisation here gives"):
         train(distort)
+
+
+def test_a_class_that_never_occurs_is_no_hindrance(digits):
+    """In training, in validation, in the figures, and in what is drawn of them."""
+    digits = digits.take((digits.labels != 7).nonzero().flatten())
+    training = Training(digits)
+    history = training.run()
+    assert len(history) == N_EPOCHS and all(loss > 0 for loss in history["validation_loss"])
+    logits, labels = predict_logits(training.model, training.loaders[1]), training.loaders[1].labels
+    right = 100 * (logits.argmax(dim=1) == labels).double().mean().item()
+    assert right == pytest.approx(history["validation_accuracy"][-1])
+    assert fit_temperature(logits, labels) > 0
+    answers = logits.argmax(dim=1)
+    assert confusion_matrix(labels, answers, labels=range(10))[7].sum() == 0
+    assert "precision" in classification_report(labels, answers, zero_division=0)  # as in the notebooks: no warning
+    plt.close(plots.class_balance({"training": digits.labels}).figure)
 
 
 def test_labels_that_are_none_are_refused_where_the_loader_is_made(digits):

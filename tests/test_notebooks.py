@@ -3,9 +3,11 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from mnist_helpers import notebooks
 from mnist_helpers.notebooks import NotebookError, execute_all, publish, stamp, stamped
@@ -118,6 +120,45 @@ def test_a_failing_notebook_is_one_sentence_and_leaves_its_page(copy):
     with pytest.raises(NotebookError, match="02_baseline.ipynb stopped: ZeroDivisionError: division by zero. See "):
         notebooks.execute(path)
     assert "so far" in (copy / "runs" / "quick" / "notebooks" / "02_baseline.html").read_text(encoding="utf-8")
+
+
+HIDDEN = """
+import ipywidgets
+from mnist_helpers.widgets.faults import Faults
+output, button, faults = ipywidgets.Output(), ipywidgets.Button(), Faults()
+with output:
+    raise ValueError("in an Output")
+button.on_click(lambda _: [].in_a_callback)
+button.click()
+faults.guard(lambda: {}["in our widgets"])()
+ipywidgets.VBox([output, button, faults.view])
+"""
+
+
+def test_errors_that_stop_no_cell_cannot_pass_unseen(copy):
+    path = copy / "notebooks" / "02_baseline.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(HIDDEN)]), path)
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, kernel_name="python3").execute()  # plain nbclient, as in nbmake: nothing is raised
+    with pytest.raises(NotebookError) as caught:
+        notebooks.execute(path)
+    for error in (
+        "ValueError: in an Output",
+        "AttributeError: 'list' object has no attribute 'in_a_callback'",
+        "KeyErr",
+    ):
+        assert error in str(caught.value)
+
+
+def test_one_failed_download_is_enough_for_all_notebooks(copy, monkeypatch):
+    told = []
+    monkeypatch.setattr(notebooks, "execute", lambda path, environment: told.append(environment) or (None, path))
+    monkeypatch.setattr(notebooks, "results_table", str)
+    for source, offline in (("sklearn-digits", "1"), ("mnist", None)):
+        monkeypatch.setattr(notebooks, "load_data", lambda source=source: SimpleNamespace(source=source))
+        execute_all()
+        assert [one.get("MNIST_OFFLINE") for one in told] == [offline] * len(NOTEBOOKS)
+        told.clear()
 
 
 def test_quick_and_sample_runs_are_not_published(copy, monkeypatch):

@@ -13,6 +13,7 @@ class Faults:
 
     def __init__(self):
         self.errors, self.view = [], ipywidgets.HTML()
+        self.view.add_class("mnist-fault")  # by which `notebooks.hidden_errors` finds it
 
     def guard(self, callback):
         """Return `callback` such that an error ends up here, not in a log that nobody reads."""
