@@ -7,7 +7,7 @@ from mnist_helpers import committees, records
 from mnist_helpers.__main__ import main
 from mnist_helpers.checkpoints import CheckpointError, load_model
 from mnist_helpers.evaluation import score_on_test
-from mnist_helpers.models import committee
+from mnist_helpers.models.averaged import committee
 from mnist_helpers.recipes import RECIPES
 
 pytestmark = pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")

@@ -3,15 +3,10 @@ import torch
 
 from mnist_helpers.environment import seeded
 from mnist_helpers.models import (
-    CONV_BN_RELU,
     MODELS,
-    Dense,
-    FirstConv,
-    Residual,
     build_model,
     cnn_dropout,
     cnn_tuned,
-    committee,
     conv_bn_relu,
     count_parameters,
     fast_cnn,
@@ -22,6 +17,10 @@ from mnist_helpers.models import (
     network,
     normal_initialisation,
 )
+from mnist_helpers.models.averaged import committee
+from mnist_helpers.models.cnn import CONV_BN_RELU
+from mnist_helpers.models.fast import FirstConv
+from mnist_helpers.models.residual import Dense, Residual
 
 
 @pytest.mark.parametrize(
