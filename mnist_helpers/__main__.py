@@ -117,7 +117,7 @@ def show_data(_):
 def train_recipe(options):
     """Train and record one run for each seed, then print the table's rows of this recipe."""
     recipe = RECIPES[options.recipe]
-    record = record_committee if recipe.member else record_run
+    record = record_committee if recipe.members else record_run
     with process_group(options.device) as device:
         for number in options.seeds:
             if rank() == 0:

@@ -189,7 +189,7 @@ def test_answers_are_averaged_over_shifts_only_after_training():
 
 def test_a_committees_members_differ_and_answer_with_their_mean_probabilities():
     with seeded(0):
-        model = build_model("committee_of", model="fast_cnn", model_arguments={"widths": (4, 4)}, n_members=3).eval()
+        model = build_model("committee_of", members=[("fast_cnn", {"widths": (4, 4)})] * 3).eval()
         images, one = torch.rand(2, 1, 28, 28), fast_cnn((4, 4))
     answers = [member(images) for member in model.members]
     assert not torch.equal(answers[0], answers[1])

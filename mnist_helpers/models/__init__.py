@@ -15,9 +15,9 @@ def shift_averaged(model="fast_cnn", model_arguments=None):
     return ShiftAveraged(MODELS[model](**(model_arguments or {})))
 
 
-def committee_of(model="fast_cnn", model_arguments=None, n_members=5):
-    """Return a `Committee` of `n_members` models of this name in `MODELS`."""
-    return Committee(MODELS[model](**(model_arguments or {})) for _ in range(n_members))
+def committee_of(members=5 * (("fast_cnn", {}),)):
+    """Return a `Committee`; `members` is a list of (name in `MODELS`, its arguments)."""
+    return Committee(MODELS[model](**arguments) for model, arguments in members)
 
 
 INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisation}
