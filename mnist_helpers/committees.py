@@ -1,4 +1,4 @@
-"""Committees: networks of several recipes, trained with one seed, that answer together."""
+"""Committees: trained networks, of one recipe or of several, that answer together."""
 
 from .checkpoints import load_model
 from .distributed import world_size
@@ -11,8 +11,9 @@ from .training import History
 def record_committee(recipe, seed=0, **options):
     """Train and record the members of a committee recipe, then the committee as a run of its own; return its record.
 
-    All members have the committee's seed, so that no two committees share one. Members that are recorded on this
-    machine already are not trained again. The committee's epochs and seconds are those of all its members.
+    Of a recipe that n members have, they have the seeds from n * seed on, so that no two committees share a member.
+    Members that are recorded on this machine already are not trained again. The committee's epochs and seconds are
+    those of all its members.
 
     Args:
         recipe: a `Recipe` with `members`.
@@ -30,10 +31,11 @@ def record_committee(recipe, seed=0, **options):
 
     def gather(setup):
         history = History()
-        for name, network in zip(recipe.members, setup.model.members, strict=True):
+        for place, (name, network) in enumerate(zip(recipe.members, setup.model.members, strict=True)):
             member = RECIPES[name]
-            record = record_run(member, seed, device=device, **options)
-            saved = load_model(member_path(member, seed, device), device)
+            own_seed = seed * recipe.members.count(name) + recipe.members[:place].count(name)
+            record = record_run(member, own_seed, device=device, **options)
+            saved = load_model(member_path(member, own_seed, device), device)
             network.load_state_dict(saved.state_dict())
             history.epochs += recorded_history(record).epochs
         return history

@@ -14,30 +14,33 @@ pytestmark = pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
 
 
 @pytest.fixture
-def pair(project, monkeypatch):
-    """A committee recipe of two small members."""
-    members = replace(RECIPES["speed_99"], name="one"), replace(RECIPES["tiny_2k"], name="other")
+def trio(project, monkeypatch):
+    """A committee recipe of three small members, two of them alike."""
+    one, other = replace(RECIPES["speed_99"], name="one"), replace(RECIPES["tiny_2k"], name="other")
+    members = one, other, one
     networks = [(member.model, member.model_arguments) for member in members]
-    committee = {"model": "committee_of", "model_arguments": {"members": networks}, "members": ("one", "other")}
-    pair = replace(members[0], name="pair", **committee)
-    for recipe in (*members, pair):
+    names = tuple(member.name for member in members)
+    committee = {"model": "committee_of", "model_arguments": {"members": networks}, "members": names}
+    trio = replace(members[0], name="trio", **committee)
+    for recipe in (one, other, trio):
         monkeypatch.setitem(RECIPES, recipe.name, recipe)
-    return pair
+    return trio
 
 
-def test_a_committee_is_scored_as_its_members_together(pair):
-    record = committees.record_committee(pair, 1, device="cpu", allow_sample=True, progress=False)
-    paths = [records.member_path(RECIPES[name], 1, torch.device("cpu")) for name in pair.members]
+def test_a_committee_is_scored_as_its_members_together(trio):
+    record = committees.record_committee(trio, 1, device="cpu", allow_sample=True, progress=False)
+    members = ("one", 2), ("other", 1), ("one", 3)
+    paths = [records.member_path(RECIPES[name], seed, torch.device("cpu")) for name, seed in members]
     scores = [score_on_test(load_model(path, "cpu"), source="sklearn-digits") for path in paths]
     together = committee([score.logits for score in scores])
     assert record["test_predictions"] == "".join(str(digit) for digit in together.argmax(1).tolist())
-    alone = [one for one in records.load_records() if one["recipe"] in pair.members]
-    assert len(alone) == 2 and {one["seed"] for one in alone} == {1}
+    alone = [one for one in records.load_records() if one["recipe"] in trio.members]
+    assert sorted((one["recipe"], one["seed"]) for one in alone) == sorted(members)
     for total in ("seconds", "epochs", "parameters"):
         assert record[total] == pytest.approx(sum(one[total] for one in alone), abs=0.02), total
 
 
-def test_members_are_trained_once(pair, monkeypatch):
+def test_members_are_trained_once(trio, monkeypatch):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
     trained, run = [], records.run
 
@@ -47,24 +50,24 @@ def test_members_are_trained_once(pair, monkeypatch):
 
     monkeypatch.setattr(records, "run", counted)
     records.record_run("other", 0, **options)
-    first = committees.record_committee(pair, 0, **options)
-    assert trained == ["other", "pair", "one"], "the committee's other member alone"
-    assert committees.record_committee(pair, 0, **options) == first and len(trained) == 3
+    first = committees.record_committee(trio, 0, **options)
+    assert trained == ["other", "trio", "one", "one"], "the committee's other members alone"
+    assert committees.record_committee(trio, 0, **options) == first and len(trained) == 4
 
 
-def test_a_member_whose_weights_are_gone_is_named(pair):
+def test_a_member_whose_weights_are_gone_is_named(trio):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
     records.record_run("one", 0, **options)
     records.member_path(RECIPES["one"], 0, torch.device("cpu")).unlink()
     with pytest.raises(CheckpointError, match="one-cpu-seed0"):
-        committees.record_committee(pair, 0, **options)
+        committees.record_committee(trio, 0, **options)
 
 
-def test_the_command_line_trains_committees_too(pair, capsys):
-    assert main(["train", "pair", "--device", "cpu", "--allow-sample"]) == 0
+def test_the_command_line_trains_committees_too(trio, capsys):
+    assert main(["train", "trio", "--device", "cpu", "--allow-sample"]) == 0
     out = capsys.readouterr().out
-    assert "pair, seed 0" in out and "validation not scored, test " in out
-    assert {one["recipe"] for one in records.load_records()} == {"one", "other", "pair"}
+    assert "trio, seed 0" in out and "validation not scored, test " in out
+    assert {one["recipe"] for one in records.load_records()} == {"one", "other", "trio"}
 
 
 @pytest.mark.parametrize("recipe", [one for one in RECIPES.values() if one.members], ids=lambda one: one.name)
@@ -74,7 +77,7 @@ def test_members_see_images_as_their_committee_does(recipe):
     assert [(one.model, one.model_arguments) for one in members] == recipe.model_arguments["members"]
 
 
-def test_several_processes_are_told_to_leave_it_to_one(pair, monkeypatch):
+def test_several_processes_are_told_to_leave_it_to_one(trio, monkeypatch):
     monkeypatch.setattr(committees, "world_size", lambda: 2)
-    with pytest.raises(ValueError, match="train pair without torchrun"):
-        committees.record_committee(pair, 0, device="cpu", allow_sample=True)
+    with pytest.raises(ValueError, match="train trio without torchrun"):
+        committees.record_committee(trio, 0, device="cpu", allow_sample=True)

@@ -10,9 +10,9 @@ from .mlp import improved_network, mlp_baseline, network
 from .residual import densenet_small, resnet_small
 
 
-def shift_averaged(model="fast_cnn", model_arguments=None):
+def shift_averaged(model="fast_cnn", model_arguments=None, diagonals=False):
     """Return `ShiftAveraged` around the model of this name in `MODELS`."""
-    return ShiftAveraged(MODELS[model](**(model_arguments or {})))
+    return ShiftAveraged(MODELS[model](**(model_arguments or {})), diagonals)
 
 
 def committee_of(members=5 * (("fast_cnn", {}),)):

@@ -7,24 +7,36 @@ from torch import nn
 
 
 class ShiftAveraged(nn.Module):
-    """A network that, when it is not training, averages its answers to an image and to four shifts of it by a pixel.
+    """A network that, when it is not training, averages its answers to an image and to shifts of it by a pixel.
 
-    The image itself counts twice. The answers are averaged as logarithms of probabilities, (B, 10). What a shift pushes
-    out at one edge comes in at the other: the outermost pixels of digits in MNIST's form are background.
+    The answers are averaged as logarithms of probabilities, (B, 10). What a shift pushes out at one edge comes in at
+    the other: the outermost pixels of digits in MNIST's form are background.
+
+    Args:
+        network: images (B, 1, 28, 28) -> logits (B, 10).
+        diagonals: average over all eight neighbouring places, an edge's counting twice and the image itself four
+            times; else over four of them, the image itself counting twice.
     """
 
-    SHIFTS = (0, 0), (0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)
+    EDGES = (0, 1), (0, -1), (1, 0), (-1, 0)
+    CORNERS = (1, 1), (1, -1), (-1, 1), (-1, -1)
 
-    def __init__(self, network):
+    def __init__(self, network, diagonals=False):
         super().__init__()
         self.network = network
+        self.shifts = 2 * ((0, 0),) + self.EDGES
+        if diagonals:
+            self.shifts = 2 * self.shifts + self.CORNERS
 
     def forward(self, images):
         """Return logits (B, 10) while training, and else averaged logarithms of probabilities, which serve as such."""
         if self.training:
             return self.network(images)
-        views = [torch.roll(images, shift, (2, 3)) for shift in self.SHIFTS]
-        return torch.stack([self.network(view).log_softmax(dim=1) for view in views]).mean(dim=0)
+        answers = {shift: self._answer(images, shift) for shift in dict.fromkeys(self.shifts)}
+        return torch.stack([answers[shift] for shift in self.shifts]).mean(dim=0)
+
+    def _answer(self, images, shift):
+        return self.network(torch.roll(images, shift, (2, 3))).log_softmax(dim=1)
 
 
 def committee(logits):
