@@ -6,7 +6,8 @@ from .data import load_data, load_digits_sample, load_mnist
 from .environment import choose_device, quick, seeded
 from .evaluation import evaluate, fit_temperature, predict, predict_logits, score_on_test
 from .loaders import make_loaders, stratified_split
-from .models import committee, count_parameters, improved_network, mlp_baseline, network
+from .models import count_parameters, improved_network, mlp_baseline, network
+from .models.averaged import committee
 from .plots import (
     accuracy_against,
     bars,

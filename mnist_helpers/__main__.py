@@ -126,7 +126,7 @@ def train_recipe(options):
         train_again(options)
         return
     recipe = RECIPES[options.recipe]
-    record = record_committee if recipe.member else record_run
+    record = record_committee if recipe.members else record_run
     with process_group(options.device) as device:
         for number in options.seeds:
             if rank() == 0:

@@ -1,4 +1,4 @@
-"""Committees: networks of one recipe, trained with different seeds, that answer together."""
+"""Committees: trained networks, of one recipe or of several, that answer together."""
 
 from .checkpoints import load_model
 from .distributed import world_size
@@ -11,11 +11,12 @@ from .training import History
 def record_committee(recipe, seed=0, **options):
     """Train and record the members of a committee recipe, then the committee as a run of its own; return its record.
 
-    The n members have the seeds from n * seed on, so that no two committees share one. Members that are recorded on
-    this machine already are not trained again. The committee's epochs and seconds are those of all its members.
+    Of a recipe that n members have, they have the seeds from n * seed on, so that no two committees share a member.
+    Members that are recorded on this machine already are not trained again. The committee's epochs and seconds are
+    those of all its members.
 
     Args:
-        recipe: a `Recipe` with a `member`.
+        recipe: a `Recipe` with `members`.
         seed: the committee's.
         **options: as for `records.record_run`: device, allow_sample, progress, digits, limit.
 
@@ -26,13 +27,15 @@ def record_committee(recipe, seed=0, **options):
     """
     if world_size() > 1:
         raise ValueError(f"a committee is put together by one process: train {recipe.name} without torchrun")
-    member, device = RECIPES[recipe.member], choose_device(options.pop("device", None))
+    device = choose_device(options.pop("device", None))
 
     def gather(setup):
-        history, networks = History(), setup.model.members
-        for one, network in enumerate(networks, start=seed * len(networks)):
-            record = record_run(member, one, device=device, **options)
-            saved = load_model(member_path(member, one, device), device)
+        history = History()
+        for place, (name, network) in enumerate(zip(recipe.members, setup.model.members, strict=True)):
+            member = RECIPES[name]
+            own_seed = seed * recipe.members.count(name) + recipe.members[:place].count(name)
+            record = record_run(member, own_seed, device=device, **options)
+            saved = load_model(member_path(member, own_seed, device), device)
             network.load_state_dict(saved.state_dict())
             history.epochs += recorded_history(record).epochs
         return history

@@ -74,7 +74,7 @@ def record_run(
     paths = []
     if seed == 0 and digits.source == "mnist" and not recipe.study and limit is None:
         paths.append(runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
-    if any(one.member == recipe.name for one in RECIPES.values()):
+    if any(recipe.name in one.members for one in RECIPES.values()):
         paths.append(member_path(recipe, seed, device))
     if paths:
         keep_weights(finished, digits, *paths)

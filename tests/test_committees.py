@@ -7,38 +7,40 @@ from mnist_helpers import committees, records
 from mnist_helpers.__main__ import main
 from mnist_helpers.checkpoints import CheckpointError, load_model
 from mnist_helpers.evaluation import score_on_test
-from mnist_helpers.models import committee
+from mnist_helpers.models.averaged import committee
 from mnist_helpers.recipes import RECIPES
 
 pytestmark = pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
 
 
 @pytest.fixture
-def pair(project, monkeypatch):
-    """A committee recipe of two small members."""
-    member = replace(RECIPES["speed_99"], name="member")
-    arguments = {"model": member.model, "model_arguments": member.model_arguments, "n_members": 2}
-    pair = replace(member, name="pair", model="committee_of", model_arguments=arguments, member="member")
-    monkeypatch.setitem(RECIPES, "member", member)
-    monkeypatch.setitem(RECIPES, "pair", pair)
-    return pair
+def trio(project, monkeypatch):
+    """A committee recipe of three small members, two of them alike."""
+    one, other = replace(RECIPES["speed_99"], name="one"), replace(RECIPES["tiny_2k"], name="other")
+    members = one, other, one
+    networks = [(member.model, member.model_arguments) for member in members]
+    names = tuple(member.name for member in members)
+    committee = {"model": "committee_of", "model_arguments": {"members": networks}, "members": names}
+    trio = replace(members[0], name="trio", **committee)
+    for recipe in (one, other, trio):
+        monkeypatch.setitem(RECIPES, recipe.name, recipe)
+    return trio
 
 
-def test_a_committee_is_scored_as_its_members_together(pair):
-    record = committees.record_committee(pair, 1, device="cpu", allow_sample=True, progress=False)
-    cpu = torch.device("cpu")
-    members = [load_model(records.member_path(RECIPES["member"], seed, cpu), "cpu") for seed in (2, 3)]
-    scores = [score_on_test(member, source="sklearn-digits") for member in members]
+def test_a_committee_is_scored_as_its_members_together(trio):
+    record = committees.record_committee(trio, 1, device="cpu", allow_sample=True, progress=False)
+    members = ("one", 2), ("other", 1), ("one", 3)
+    paths = [records.member_path(RECIPES[name], seed, torch.device("cpu")) for name, seed in members]
+    scores = [score_on_test(load_model(path, "cpu"), source="sklearn-digits") for path in paths]
     together = committee([score.logits for score in scores])
     assert record["test_predictions"] == "".join(str(digit) for digit in together.argmax(1).tolist())
-    alone = records.load_records()
-    seconds = [one["seconds"] for one in alone if one["recipe"] == "member"]
-    assert len(seconds) == 2 and record["seconds"] == pytest.approx(sum(seconds), abs=0.02)
-    assert record["epochs"] == 2 and record["parameters"] == 2 * alone[0]["parameters"]
-    assert {one["seed"] for one in alone if one["recipe"] == "member"} == {2, 3}
+    alone = [one for one in records.load_records() if one["recipe"] in trio.members]
+    assert sorted((one["recipe"], one["seed"]) for one in alone) == sorted(members)
+    for total in ("seconds", "epochs", "parameters"):
+        assert record[total] == pytest.approx(sum(one[total] for one in alone), abs=0.02), total
 
 
-def test_members_are_trained_once(pair, monkeypatch):
+def test_members_are_trained_once(trio, monkeypatch):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
     trained, run = [], records.run
 
@@ -47,28 +49,35 @@ def test_members_are_trained_once(pair, monkeypatch):
         return run(recipe, *given, **more)
 
     monkeypatch.setattr(records, "run", counted)
-    records.record_run("member", 1, **options)
-    first = committees.record_committee(pair, 0, **options)
-    assert trained == ["member", "pair", "member"], "the committee's other member alone"
-    assert committees.record_committee(pair, 0, **options) == first and len(trained) == 3
+    records.record_run("other", 0, **options)
+    first = committees.record_committee(trio, 0, **options)
+    assert trained == ["other", "trio", "one", "one"], "the committee's other members alone"
+    assert committees.record_committee(trio, 0, **options) == first and len(trained) == 4
 
 
-def test_a_member_whose_weights_are_gone_is_named(pair):
+def test_a_member_whose_weights_are_gone_is_named(trio):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
-    records.record_run("member", 0, **options)
-    records.member_path(RECIPES["member"], 0, torch.device("cpu")).unlink()
-    with pytest.raises(CheckpointError, match="member-cpu-seed0"):
-        committees.record_committee(pair, 0, **options)
+    records.record_run("one", 0, **options)
+    records.member_path(RECIPES["one"], 0, torch.device("cpu")).unlink()
+    with pytest.raises(CheckpointError, match="one-cpu-seed0"):
+        committees.record_committee(trio, 0, **options)
 
 
-def test_the_command_line_trains_committees_too(pair, capsys):
-    assert main(["train", "pair", "--device", "cpu", "--allow-sample"]) == 0
+def test_the_command_line_trains_committees_too(trio, capsys):
+    assert main(["train", "trio", "--device", "cpu", "--allow-sample"]) == 0
     out = capsys.readouterr().out
-    assert "pair, seed 0" in out and "validation not scored, test " in out
-    assert {one["recipe"] for one in records.load_records()} == {"member", "pair"}
+    assert "trio, seed 0" in out and "validation not scored, test " in out
+    assert {one["recipe"] for one in records.load_records()} == {"one", "other", "trio"}
 
 
-def test_several_processes_are_told_to_leave_it_to_one(pair, monkeypatch):
+@pytest.mark.parametrize("recipe", [one for one in RECIPES.values() if one.members], ids=lambda one: one.name)
+def test_members_see_images_as_their_committee_does(recipe):
+    members = [RECIPES[name] for name in recipe.members]
+    assert {member.normalisation for member in members} == {recipe.normalisation}
+    assert [(one.model, one.model_arguments) for one in members] == recipe.model_arguments["members"]
+
+
+def test_several_processes_are_told_to_leave_it_to_one(trio, monkeypatch):
     monkeypatch.setattr(committees, "world_size", lambda: 2)
-    with pytest.raises(ValueError, match="train pair without torchrun"):
-        committees.record_committee(pair, 0, device="cpu", allow_sample=True)
+    with pytest.raises(ValueError, match="train trio without torchrun"):
+        committees.record_committee(trio, 0, device="cpu", allow_sample=True)

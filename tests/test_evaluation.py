@@ -23,7 +23,8 @@ from mnist_helpers.evaluation import (
     score_on_test,
 )
 from mnist_helpers.loaders import ResidentLoader
-from mnist_helpers.models import committee, mlp_baseline
+from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models.averaged import committee
 from mnist_helpers.records import full_runs
 
 

@@ -3,15 +3,10 @@ import torch
 
 from mnist_helpers.environment import seeded
 from mnist_helpers.models import (
-    CONV_BN_RELU,
     MODELS,
-    Dense,
-    FirstConv,
-    Residual,
     build_model,
     cnn_dropout,
     cnn_tuned,
-    committee,
     conv_bn_relu,
     count_parameters,
     fast_cnn,
@@ -22,6 +17,10 @@ from mnist_helpers.models import (
     network,
     normal_initialisation,
 )
+from mnist_helpers.models.averaged import committee
+from mnist_helpers.models.cnn import CONV_BN_RELU
+from mnist_helpers.models.fast import FirstConv
+from mnist_helpers.models.residual import Dense, Residual
 
 
 @pytest.mark.parametrize(
@@ -176,21 +175,26 @@ def test_a_first_convolution_keeps_float32_and_hands_on_the_precision_around_it(
     assert torch.equal(shortened, conv(images).bfloat16())
 
 
-def test_answers_are_averaged_over_shifts_only_after_training():
+@pytest.mark.parametrize("diagonals", [False, True])
+def test_answers_are_averaged_over_shifts_only_after_training(diagonals):
+    arguments = {"model": "fast_cnn", "model_arguments": {"widths": (4, 4)}, "diagonals": diagonals}
     with seeded(0):
-        model = build_model("shift_averaged", model="fast_cnn", model_arguments={"widths": (4, 4)})
+        model = build_model("shift_averaged", **arguments)
         images = torch.rand(2, 1, 28, 28)
     model.network.eval()
     assert torch.equal(model(images), model.network(images)), "while it trains: the network itself"
-    answers = 2 * model.network(images).log_softmax(1)
-    for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        answers += model.network(images.roll(shift, (2, 3))).log_softmax(1)
-    torch.testing.assert_close(model.eval()(images), answers / 6)
+    weights = {(0, 0): 2, (0, 1): 1, (0, -1): 1, (1, 0): 1, (-1, 0): 1}
+    if diagonals:
+        weights = {(down, right): (2 - abs(down)) * (2 - abs(right)) for down in (-1, 0, 1) for right in (-1, 0, 1)}
+    answers = sum(
+        weight * model.network(images.roll(shift, (2, 3))).log_softmax(1) for shift, weight in weights.items()
+    )
+    torch.testing.assert_close(model.eval()(images), answers / sum(weights.values()))
 
 
 def test_a_committees_members_differ_and_answer_with_their_mean_probabilities():
     with seeded(0):
-        model = build_model("committee_of", model="fast_cnn", model_arguments={"widths": (4, 4)}, n_members=3).eval()
+        model = build_model("committee_of", members=[("fast_cnn", {"widths": (4, 4)})] * 3).eval()
         images, one = torch.rand(2, 1, 28, 28), fast_cnn((4, 4))
     answers = [member(images) for member in model.members]
     assert not torch.equal(answers[0], answers[1])

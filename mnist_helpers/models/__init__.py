@@ -1,0 +1,44 @@
+"""Every architecture by its name, one function or class each. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
+
+import torch
+
+from .averaged import Committee, ShiftAveraged
+from .cnn import cnn_dropout, cnn_tuned, conv_bn_relu, keras_cnn, lenet5
+from .fast import fast_cnn
+from .initialisation import glorot_initialisation, normal_initialisation
+from .mlp import improved_network, mlp_baseline, network
+from .residual import densenet_small, resnet_small
+
+
+def shift_averaged(model="fast_cnn", model_arguments=None, diagonals=False):
+    """Return `ShiftAveraged` around the model of this name in `MODELS`."""
+    return ShiftAveraged(MODELS[model](**(model_arguments or {})), diagonals)
+
+
+def committee_of(members=5 * (("fast_cnn", {}),)):
+    """Return a `Committee`; `members` is a list of (name in `MODELS`, its arguments)."""
+    return Committee(MODELS[model](**arguments) for model, arguments in members)
+
+
+INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisation}
+
+
+MODELS = {
+    model.__name__: model
+    for model in (
+        *(network, improved_network, mlp_baseline, lenet5, cnn_dropout, cnn_tuned, keras_cnn),
+        *(conv_bn_relu, resnet_small, densenet_small, fast_cnn, shift_averaged, committee_of),
+    )
+}
+
+
+def build_model(name, **arguments):
+    """Return a freshly initialised model by its name in `MODELS`; raises ValueError for an unknown one."""
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
+    return MODELS[name](**arguments).to(memory_format=torch.channels_last)  # convolutions train up to a quarter faster
+
+
+def count_parameters(model):
+    """Return how many numbers training may change in `model`."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
