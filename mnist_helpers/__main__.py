@@ -145,7 +145,7 @@ def train_again(options):
     card, described = described_run(options.card)
     torch.set_num_threads(card.get("threads", torch.get_num_threads()))
     with process_group(options.device or described["device"]) as device:
-        record = record_committee if described["recipe"].member else record_run
+        record = record_committee if described["recipe"].members else record_run
         made = record(**described | {"device": device}, copy=options.copy)
     if made is not None:
         print_run(made)

@@ -27,11 +27,9 @@ RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_mod
 
 @pytest.fixture
 def short(project, monkeypatch, one_thread):
-    """An empty project where every recipe takes two epochs, and a committee has two members."""
+    """An empty project where every recipe takes two epochs."""
     for name, recipe in RECIPES.items():
         monkeypatch.setitem(RECIPES, name, replace(recipe, epochs=2, batch_size=32))
-    few = {**RECIPES["committee"].model_arguments, "n_members": 2}
-    monkeypatch.setitem(RECIPES, "committee", replace(RECIPES["committee"], model_arguments=few))
     return project
 
 
@@ -119,7 +117,7 @@ def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, mo
     capsys.readouterr()
     assert main(["train", "--card", str(file)]) == 0
     assert f"to the last digit what {file} says" in capsys.readouterr().out
-    assert len(begun) == (2 if kind == "committee" else 1)
+    assert len(begun) == (len(RECIPES["committee"].members) if kind == "committee" else 1)
     (again,) = [one for one in load_records([short / "runs" / "records"]) if one["recipe"] == made["recipe"]]
     assert without_seconds(again) == without_seconds(made)
 
