@@ -41,8 +41,8 @@ def mlp_baseline(width=256, dropout=0.3):
     return network((width, width), dropout, batch_norm=True)
 
 
-def lenet5():
-    """Return LeNet-5 with today's parts (ReLU, max-pooling, full connections): 61,706 parameters.
+def lenet5(outputs=10):
+    """Return LeNet-5 with today's parts (ReLU, max-pooling, full connections): 61,706 parameters, `outputs` logits.
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998).
     """
@@ -58,7 +58,7 @@ def lenet5():
         nn.ReLU(),
         nn.Linear(120, 84),
         nn.ReLU(),
-        nn.Linear(84, 10),  # (B, 10) logits
+        nn.Linear(84, outputs),  # (B, 10) logits
     )
 
 
@@ -143,8 +143,8 @@ class Residual(nn.Module):
         return torch.relu(self.change(images) + self.shortcut(images))
 
 
-def resnet_small(width=16):
-    """Return a small residual network: three stages of `width`, 2 and 4 times as many channels."""
+def resnet_small(width=16, outputs=10):
+    """Return a small residual network: three stages of `width`, 2 and 4 times as many channels; `outputs` logits."""
     return nn.Sequential(
         *_conv_block(1, width),  # (B, 16, 28, 28)
         nn.MaxPool2d(2),  # (B, 16, 14, 14)
@@ -153,7 +153,7 @@ def resnet_small(width=16):
         Residual(2 * width, 4 * width, stride=2),  # (B, 64, 4, 4)
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),  # (B, 64)
-        nn.Linear(4 * width, 10),  # (B, 10) logits
+        nn.Linear(4 * width, outputs),  # (B, 10) logits
     )
 
 
