@@ -5,16 +5,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .checkpoints import load_model
+from .cuts import WEIGHTS, cut
 from .ink import find_ink, open_picture
 from .mnist_form import to_mnist_form
 from .ruling import stroke_width, without_ruling
-from .segmentation import cut, find_parts, lines_of, skew, turn, union, usual_height
+from .segmentation import find_parts, lines_of, skew, turn, union, usual_height
 
 THINNEST = 0.09  # of a digit's size: thinner strokes are thickened to it, since MNIST's are thicker
 WIDEST = 1.7  # of the usual height, that one digit is wide
 APART = 0.25  # of the usual height, that the fragments of one digit may lie apart
 FRAGMENTS = 5  # of one digit, at most
-MOST_ATOMS = 12  # that one candidate is made of
+MOST_ATOMS = 8  # that one candidate is made of
+NO_CUT = None  # between pieces of ink that stand apart
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,20 @@ class Lattice:
         spans: of each candidate (first, end): it is made of the atoms from `first` up to, not including, `end`.
         parts: the candidates as `Part`s.
         forms: uint8 (N, 28, 28), the candidates in MNIST's form.
-        complete: bool (N,), whether each is all of its pieces of ink, and not a part cut out of one.
+        chances: float (N,), how likely its cuts and what it leaves uncut make each a digit, whatever it looks like.
     """
 
     atoms: list
     spans: list
     parts: list
     forms: np.ndarray
-    complete: np.ndarray
+    chances: np.ndarray
 
 
 def find_candidates(image):
     """Return ([`Lattice` of each line, from top to bottom], matrix (2, 3), scale) of a picture.
 
-    The point (x, y) of a part lies at (matrix @ (x, y, 1)) * scale in the picture; see `boxes_of`.
+    The point (x, y) of a part lies at (matrix @ (x, y, 1)) * scale in the picture; see `boxes.boxes_of`.
 
     Args:
         image: as for `ink.open_picture`, whose ValueError it raises.
@@ -48,18 +51,8 @@ def find_candidates(image):
     ink = find_ink(pixels, scale)
     mask = without_ruling(ink.mask, ink.faint, ink.strength)
     strength, mask, back = turn(ink.strength, mask, skew(find_parts(mask)))
-    return [_lattice(line, strength) for line in lines_of(find_parts(mask))], back, scale
-
-
-def boxes_of(parts, matrix, scale):
-    """Return the boxes of parts in the picture, int64 (N, 4); matrix and scale as `find_candidates` returns them."""
-    boxes = []
-    for part in parts:
-        y, x = np.nonzero(part.mask)
-        points = np.stack([x + part.left, y + part.top], axis=1)
-        seen = np.concatenate([points, points + 1]) @ matrix[:, :2].T + matrix[:, 2]
-        boxes.append([*np.floor(seen.min(axis=0) * scale), *np.ceil(seen.max(axis=0) * scale)])
-    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    model = load_model(WEIGHTS, device="cpu")
+    return [_lattice(line, strength, model) for line in lines_of(find_parts(mask))], back, scale
 
 
 def digit_form(strength, part):
@@ -84,10 +77,14 @@ def digit_form(strength, part):
     return to_mnist_form(ink)
 
 
-def _lattice(line, strength):
+def _lattice(line, strength, model):
     """Return the `Lattice` of a line of parts."""
     tall = usual_height(line)
-    atoms = [atom for part in line for atom in cut(part, tall)]
+    atoms, chances = [], [NO_CUT]  # the chance of the cut before each atom, and after the last
+    for part in line:
+        pieces, between = cut(part, tall, model)
+        atoms += pieces
+        chances += [*between, NO_CUT]
     spans = [
         (first, end)
         for first in range(len(atoms))
@@ -96,9 +93,15 @@ def _lattice(line, strength):
     ]
     parts = [union(atoms[first:end]) for first, end in spans]
     forms = np.array([digit_form(strength, part) for part in parts], dtype=np.uint8).reshape(-1, 28, 28)
-    sources = [None, *(atom.source for atom in atoms), None]  # of the atoms 1 to n
-    complete = [sources[first] != sources[first + 1] and sources[end] != sources[end + 1] for first, end in spans]
-    return Lattice(atoms, spans, parts, forms, np.array(complete, dtype=bool))
+    priors = [_prior(chances[first : end + 1]) for first, end in spans]
+    return Lattice(atoms, spans, parts, forms, np.array(priors, dtype=float))
+
+
+def _prior(chances):
+    """Return the chance that these cuts are right at the ends, counted half there, and wrong in between."""
+    ends = [chance**0.5 for chance in (chances[0], chances[-1]) if chance is not NO_CUT]
+    inner = [1 - chance for chance in chances[1:-1] if chance is not NO_CUT]
+    return float(np.prod([*ends, *inner]))
 
 
 def _may_be_one(group, tall):

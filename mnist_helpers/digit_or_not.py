@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import torch
 
-from .candidates import boxes_of, find_candidates
+from .boxes import boxes_of, overlaps
+from .candidates import find_candidates
 from .checkpoints import save_model
 from .data import Digits, load_mnist
 from .environment import seeded
@@ -16,7 +17,7 @@ from .handwriting import WEIGHTS
 from .loaders import SPLIT, ResidentLoader, stratified_split
 from .mnist_form import to_mnist_form
 from .models import build_model, count_parameters
-from .pages import overlaps, random_page
+from .pages import random_page
 from .training import fit
 
 LETTERS = {  # their strokes on a field of 4 by 4; no D, O, S, Z and the like, which look like digits
@@ -48,7 +49,7 @@ LETTERS = {  # their strokes on a field of 4 by 4; no D, O, S, Z and the like, w
     "less": ["40 02 44"],
     "star": ["20 24", "01 43", "41 03"],
 }
-PAGES, DIGITS, ODD, EPOCHS = 270, 30_000, 12_000, 5  # of the training
+PAGES, DIGITS, ODD, EPOCHS = 250, 20_000, 10_000, 5  # of the training
 
 
 def page_examples(digits, seeds):
@@ -127,8 +128,6 @@ def softened(forms, seed):
 def examples(digits, pages, n_digits, n_odd, seed):
     """Return `Digits` whose labels say whether they are whole digits (1) or not (0), from pages and single shapes."""
     on_pages, labels = page_examples(digits, range(seed, seed + pages))
-    surplus = np.random.default_rng(seed).random(len(labels)) < 0.4  # of the many parts of digits on pages
-    on_pages, labels = on_pages[(labels == 1) | ~surplus], labels[(labels == 1) | ~surplus]
     singles, odd = single_digits(digits, n_digits, seed), odd_shapes(n_odd, seed)
     images = softened(np.concatenate([on_pages, singles, odd]), seed)
     labels = np.concatenate([labels, np.ones(len(singles), np.int64), np.zeros(len(odd), np.int64)])

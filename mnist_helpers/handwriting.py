@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .candidates import boxes_of, find_candidates
+from .boxes import boxes_of
+from .candidates import find_candidates
 from .checkpoints import load_model
 from .evaluation import BEST, predict
 
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
 LEAST = 0.5  # probability of being one whole digit that a digit has, at least
-COMPLETE = 10  # times the odds of being a digit has a complete piece of ink, compared with a part cut out of one
 PRIOR = 0.1  # for ink that is no digit
 
 
@@ -82,10 +82,11 @@ def read_digits(image, model=BEST):
     Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), section V.
     """
     lattices, matrix, scale = find_candidates(image)
+    judge = load_model(WEIGHTS, device="cpu")
     parts, forms, certainty, lines, others = [], [], [], [], []
     for lattice in lattices:
-        whole = _whole_digits(lattice)
-        digits, rest = best_sequence(lattice.spans, whole)
+        whole = predict(lattice.forms, judge)[1][:, 1].double().numpy() if len(lattice.forms) else []
+        digits, rest = best_sequence(lattice.spans, whole, lattice.chances)
         parts += [lattice.parts[number] for number in digits]
         forms += [lattice.forms[number] for number in digits]
         certainty += [whole[number] for number in digits]
@@ -104,17 +105,20 @@ def read_digits(image, model=BEST):
     )
 
 
-def best_sequence(spans, whole):
+def best_sequence(spans, whole, chances=None):
     """Return (numbers of the candidates that are digits, numbers of those that are none) of the likeliest sequence.
 
     Args:
         spans: of each candidate (first, end), the atoms that it is made of; each atom comes to lie in one of them.
         whole: float (N,), the probability of each that it is one whole digit.
+        chances: float (N,), that its cuts are right; all 1 unless given.
     """
+    chances = np.ones(len(spans)) if chances is None else chances
     best = [(0.0, [], [])] + [(-np.inf, [], [])] * max((end for _, end in spans), default=0)
     for number in sorted(range(len(spans)), key=lambda number: spans[number][1]):
         (first, end), chance = spans[number], whole[number]
         value, digits, rest = best[first]
+        value += np.log(chances[number] + 1e-9)
         if chance >= LEAST:
             option = value + np.log(chance), [*digits, number], rest
         else:
@@ -148,12 +152,3 @@ def draw_reading(image, reading, ax=None):
     for digit, (left, top, _, _) in zip(reading.digits, reading.boxes):
         ax.annotate(str(digit), (left, top), xytext=(0, 2), textcoords="offset points", color=BLUE, fontsize=12)
     return ax
-
-
-def _whole_digits(lattice):
-    """Return the probability of each candidate of a `Lattice` that it is one whole digit: float (N,)."""
-    if not len(lattice.forms):
-        return np.zeros(0)
-    chances = predict(lattice.forms, load_model(WEIGHTS, device="cpu"))[1][:, 1].double().numpy()
-    odds = chances / (1 - chances + 1e-9) * np.where(lattice.complete, COMPLETE, 1)
-    return odds / (1 + odds)

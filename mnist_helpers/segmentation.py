@@ -1,4 +1,4 @@
-"""From an ink mask to candidate digits: upright lines of writing, their parts, and where touching digits may be cut."""
+"""From an ink mask to upright lines of writing, and the connected pieces of ink in them."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,6 @@ import cv2
 import numpy as np
 
 from .ruling import stroke_width
-
-MOST_CUTS = 7  # that are tried in one part
-SEAM_HEIGHT = 48  # cuts are looked for in a copy of this height
-HOLE = 3.0  # the price of paper that ink encloses, ink being 1: a cut does not go through a loop
-THROUGH = 3  # points of enclosed paper, of SEAM_HEIGHT, that a cut may cross all the same
 
 
 @dataclass(frozen=True)
@@ -128,31 +123,6 @@ def lines_of(parts):
     return [sorted(line, key=lambda part: part.left) for line in lines]
 
 
-def cut(part, tall):
-    """Return a part cut wherever two digits may touch, as parts from left to right; itself where none may.
-
-    Args:
-        part: a `Part`.
-        tall: the usual height of a digit around it.
-
-    A cut is a path from top to bottom that crosses as little ink as a path can near there.
-
-    Source: candidates by seams of least cost, as in Avidan and Shamir, "Seam carving for content-aware image resizing"
-    (2007); deciding among more cuts than are needed by the recogniser: LeCun, Bottou, Bengio and Haffner (1998).
-    """
-    if part.width < 0.55 * min(tall, part.height) or part.height < 0.4 * tall or min(part.mask.shape) < 5:
-        return [part]
-    seams = _seams(part.mask)
-    columns = np.arange(part.width)
-    edges = [np.zeros(part.height), *seams, np.full(part.height, part.width)]
-    pieces = []
-    for left, right in zip(edges, edges[1:]):
-        inside = part.mask & (columns >= left[:, None]) & (columns < right[:, None])
-        if inside.any():
-            pieces.append(trimmed(part.left, part.top, inside, part.source))
-    return pieces
-
-
 def trimmed(left, top, mask, source):
     """Return the `Part` of a mask that lies at (left, top), without the empty rows and columns around it."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
@@ -198,50 +168,3 @@ def _distance(one, other):
     """Return how far two parts stand apart, the gap between them from left to right counted half."""
     gap = max(0, max(one.left, other.left) - min(one.left + one.width, other.left + other.width))
     return abs(one.middle[1] - other.middle[1]) + 0.5 * gap
-
-
-def _seams(mask):
-    """Return the best cuts of a mask as float arrays (h,): the column of the cut in each row, from left to right."""
-    height, width = mask.shape
-    scale = SEAM_HEIGHT / height
-    w = max(4, round(width * scale))
-    ink = cv2.resize(mask.astype(np.float32), (w, SEAM_HEIGHT), interpolation=cv2.INTER_AREA) > 0.4
-    holes, rows = _holes(ink), np.arange(SEAM_HEIGHT)
-    prices, paths = _cheapest_paths(ink + HOLE * holes, np.arange(3, w - 3, 2), reach=SEAM_HEIGHT // 5)
-    kept = []
-    for path in paths[np.argsort(prices, kind="stable")]:
-        apart = all(np.abs(path - other).mean() > 2.5 for other in kept)
-        if 2 <= path.mean() <= w - 2 and apart and holes[rows, path].sum() <= THROUGH:
-            kept.append(path)
-        if len(kept) == MOST_CUTS:
-            break
-    rows = np.minimum((np.arange(height) * scale).astype(int), SEAM_HEIGHT - 1)
-    return [path[rows] / scale for path in sorted(kept, key=lambda path: path.mean())]
-
-
-def _holes(ink):
-    """Return the paper that ink encloses, bool (h, w)."""
-    labels = cv2.connectedComponents(np.pad(~ink, 1, constant_values=True).astype(np.uint8), connectivity=4)[1]
-    return ~ink & (labels[1:-1, 1:-1] != labels[0, 0])
-
-
-def _cheapest_paths(ink, middles, reach):
-    """Return (prices (M,), columns (M, h)) of the paths from top to bottom that cross the least ink, float (h, w).
-
-    The m-th stays within `reach` columns of middles[m].
-    """
-    columns = middles[:, None] + np.arange(-reach, reach + 1)  # (M, 2 reach + 1)
-    inside = (columns >= 1) & (columns < ink.shape[1])
-    price = np.where(inside, ink[:, columns.clip(0, ink.shape[1] - 1)] + 0.02, np.inf)  # (h, M, 2 reach + 1)
-    steps = np.zeros(price.shape, int)
-    for row in range(1, len(price)):
-        above = np.pad(price[row - 1], ((0, 0), (1, 1)), constant_values=np.inf)
-        ways = np.stack([above[:, 1:-1], above[:, :-2] + 0.1, above[:, 2:] + 0.1])
-        steps[row] = np.array([0, -1, 1])[ways.argmin(axis=0)]
-        price[row] += ways.min(axis=0)
-    every, place = np.arange(len(middles)), price[-1].argmin(axis=1)
-    prices, paths = price[-1][every, place], np.empty((len(middles), len(price)), int)
-    for row in range(len(price) - 1, -1, -1):
-        paths[:, row] = columns[every, place]
-        place = place + steps[row][every, place]
-    return prices, paths

@@ -1,26 +1,28 @@
 import numpy as np
 import pytest
+from test_handwriting import drawing
 
-from mnist_helpers.candidates import boxes_of, digit_form, find_candidates
+from mnist_helpers.boxes import boxes_of, match_boxes
+from mnist_helpers.candidates import digit_form, find_candidates
 from mnist_helpers.mnist_form import to_mnist_form
-from mnist_helpers.pages import compose_page, draw_strokes, match_boxes
+from mnist_helpers.pages import compose_page
 from mnist_helpers.segmentation import find_parts
 
 
-def test_every_written_digit_is_among_the_candidates_complete():
-    forms = [to_mnist_form(draw_strokes(digit, width=26)) for digit in (3, 0, 7, 2, 5, 9)]
+def test_every_written_digit_is_among_the_likely_candidates():
+    forms = [to_mnist_form(drawing(digit)) for digit in (3, 0, 7, 2, 5, 9)]
     page = compose_page(np.array(forms), [3, 0, 7, 2, 5, 9], columns=3, degrees=6, size=70)
     lattices, matrix, scale = find_candidates(page.image)
     assert len(lattices) == 2
-    complete = [part for one in lattices for part, whole in zip(one.parts, one.complete) if whole]
+    complete = [part for one in lattices for part, chance in zip(one.parts, one.chances) if chance > 0.5]
     assert (match_boxes(page.boxes, boxes_of(complete, matrix, scale)) >= 0).all()
     for one in lattices:
-        assert len(one.parts) == len(one.spans) == len(one.forms) == len(one.complete)
+        assert len(one.parts) == len(one.spans) == len(one.forms) == len(one.chances)
         assert max(end for _, end in one.spans) == len(one.atoms)
 
 
 def test_a_form_is_that_of_the_part_alone():
-    digit = draw_strokes(6, width=24)
+    digit = drawing(6, 24)
     strength = digit.astype(np.float32) / 255
     (part,) = find_parts(digit > 128)
     alone = digit_form(strength, part)
@@ -32,7 +34,7 @@ def test_a_form_is_that_of_the_part_alone():
 
 @pytest.mark.parametrize("width", [2, 4, 8, 24])
 def test_thin_strokes_become_as_thick_as_mnists(width):
-    digit = draw_strokes(3, width=width)
+    digit = drawing(3, width)
     (part,) = find_parts(digit > 128)
     form = digit_form(digit.astype(np.float32) / 255, part)
     assert form.max() == 255 and 50 < (form > 128).sum() < 200

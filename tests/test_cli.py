@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 from PIL import Image
-from test_handwriting import write
+from test_handwriting import written
 
 from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
-from mnist_helpers.pages import match_boxes
+from mnist_helpers.boxes import match_boxes
 from mnist_helpers.recipes import vary
 from mnist_helpers.studies import SearchError
 from mnist_helpers.training import TrainingError
@@ -153,7 +153,7 @@ def test_unknown_recipe_is_refused(capsys):
 
 
 def test_predict_prints_digits_line_by_line(tmp_path, capsys):
-    pages = {"one.png": write([3, 0, 7]), "two.png": write([2, 5, 9, 4, 8, 0])}
+    pages = {"one.png": written([3, 0, 7]), "two.png": written([2, 5, 9, 4, 8, 0])}
     files = [str(tmp_path / name) for name in pages]
     for file, page in zip(files, pages.values()):
         Image.fromarray(page.image).save(file)
@@ -171,7 +171,7 @@ def test_predict_prints_digits_line_by_line(tmp_path, capsys):
 
 def test_predict_reads_the_other_files_and_names_each_that_it_cannot(tmp_path, capsys):
     (tmp_path / "empty.jpg").touch()
-    Image.fromarray(write([3, 0, 7]).image).save(tmp_path / "page.png")
+    Image.fromarray(written([3, 0, 7]).image).save(tmp_path / "page.png")
     Image.new("L", (100, 100), 255).save(tmp_path / "blank.png")
     files = [str(tmp_path / name) for name in ("none.png", "page.png", "empty.jpg", "blank.png")]
     assert main(["predict", *files]) == 2

@@ -1,4 +1,4 @@
-"""Pages are composed of digits drawn by scripted strokes, so nothing here needs MNIST unless it says so."""
+"""Pages are composed of digits that a scripted hand draws, so nothing here needs MNIST unless it says so."""
 
 import io
 import struct
@@ -11,19 +11,27 @@ import torch
 from PIL import Image
 
 from mnist_helpers import predict
+from mnist_helpers.boxes import match_boxes
 from mnist_helpers.data import load_mnist
 from mnist_helpers.handwriting import best_sequence, draw_reading, read_digits
 from mnist_helpers.loaders import stratified_split
 from mnist_helpers.mnist_form import to_mnist_form
-from mnist_helpers.pages import compose_page, draw_strokes, match_boxes
+from mnist_helpers.pages import compose_page
+from mnist_helpers.strokes import draw, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DIGITS = [3, 0, 7, 2, 5, 9, 4, 8]
 
 
-def write(digits=DIGITS, **options):
-    """Return a `Page` with these digits, drawn by strokes, in lines of four."""
-    forms = [to_mnist_form(draw_strokes(digit, width=26, seed=10 + place)) for place, digit in enumerate(digits)]
+def drawing(digit, width=26, seed=None, side=280):
+    """Return a digit as drawn with a round pen: uint8 (side, side), ink 255 on 0."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return draw(write(digit, generator), side, width / side)
+
+
+def written(digits=DIGITS, **options):
+    """Return a `Page` with these digits in lines of four."""
+    forms = [to_mnist_form(drawing(digit, seed=10 + place)) for place, digit in enumerate(digits)]
     return compose_page(np.array(forms), digits, **{"columns": 4, **options})
 
 
@@ -37,7 +45,7 @@ def check(page, image=None, model="densenet_small"):
 
 
 def test_a_page_is_read_in_order_with_boxes_and_probabilities():
-    reading = check(write())
+    reading = check(written())
     assert reading.text == "3072\n5948" and len(reading) == 8 and reading.lines.tolist() == [0] * 4 + [1] * 4
     assert reading.probabilities.shape == (8, 10) and reading.probabilities.sum(axis=1) == pytest.approx(np.ones(8))
     assert (reading.probabilities.argmax(axis=1) == reading.digits).all() and len(reading.others) == 0
@@ -76,7 +84,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_pages_are_read_under_hard_conditions(name):
-    check(write(**CONDITIONS[name]))
+    check(written(**CONDITIONS[name]))
 
 
 def as_file(image, **options):
@@ -122,12 +130,12 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture_is_read(kind):
-    page = write(size=40)
+    page = written(size=40)
     check(page, KINDS[kind](Image.fromarray(page.image)))
 
 
 def test_a_file_is_turned_as_its_exif_data_say(tmp_path):
-    page = write()
+    page = written()
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
     Image.fromarray(np.rot90(page.image)).save(tmp_path / "photo.jpg", exif=exif, quality=90)
@@ -136,7 +144,7 @@ def test_a_file_is_turned_as_its_exif_data_say(tmp_path):
 
 
 def test_twelve_megapixels_are_read_with_boxes_in_their_own_pixels(tmp_path):
-    page = write(size=100, shadow=0.3)
+    page = written(size=100, shadow=0.3)
     large = cv2.resize(page.image, (4000, 3000), interpolation=cv2.INTER_CUBIC)
     Image.fromarray(large).save(tmp_path / "large.jpg", quality=85)
     factor = np.array([4000 / page.image.shape[1], 3000 / page.image.shape[0]] * 2)
@@ -149,13 +157,13 @@ def test_twelve_megapixels_are_read_with_boxes_in_their_own_pixels(tmp_path):
 @pytest.mark.parametrize("digit", range(10))
 def test_a_drawing_with_the_mouse_is_read(digit):
     for width in (8, 20, 30):
-        reading = read_digits(draw_strokes(digit, size=280, width=width))
+        reading = read_digits(drawing(digit, width))
         assert reading.text == str(digit), width
 
 
 def test_a_digit_in_mnists_form_stays_as_it_is():
     for digit in range(10):
-        form = to_mnist_form(draw_strokes(digit, width=26))
+        form = to_mnist_form(drawing(digit))
         reading = read_digits(form)
         assert reading.text == str(digit) and np.abs(reading.forms[0].astype(int) - form).mean() < 4
 
@@ -169,7 +177,7 @@ def test_mnists_own_digits_are_read_as_predict_reads_them(validation_digits):
 
 def pair(first, second, overlap=2, width=26):
     """Return a picture of two digits that touch."""
-    one, two = (draw_strokes(digit, width=width) for digit in (first, second))
+    one, two = (drawing(digit, width) for digit in (first, second))
     one, two = (digit[:, digit.any(axis=0)] for digit in (one, two))
     rows = one.any(axis=1) & two.any(axis=1)
     reach = max(
@@ -193,7 +201,7 @@ def test_touching_digits_are_cut(digits):
 
 def test_a_digit_with_a_break_is_one_digit():
     for digit, gap in ((0, slice(135, 143)), (3, slice(90, 97)), (5, slice(75, 82)), (8, slice(180, 187))):
-        picture = draw_strokes(digit, width=20)
+        picture = drawing(digit, 20)
         picture[gap] = 0
         assert read_digits(picture).text == str(digit), digit
 
@@ -246,7 +254,7 @@ def test_what_is_no_digit_is_left_out(name):
 
 
 def test_ink_that_is_no_digit_is_told_among_the_others():
-    page = write(size=60)
+    page = written(size=60)
     cv2.ellipse(page.image, (page.image.shape[1] - 22, 20), (13, 10), 0, 0, 360, (20, 20, 40), -1)
     reading = read_digits(page.image)
     assert reading.text == "3072\n5948"
@@ -265,7 +273,7 @@ def bomb(side):
 
 def test_what_is_no_picture_is_one_sentence(tmp_path):
     photo = io.BytesIO()
-    Image.fromarray(write().image).save(photo, format="JPEG")
+    Image.fromarray(written().image).save(photo, format="JPEG")
     contents = {
         "empty.png": (b"", "is empty"),
         "text.png": (b"no picture at all", "is no picture that can be read here"),
@@ -307,7 +315,7 @@ def test_the_best_sequence_weighs_cuts_against_wholes():
 
 
 def test_the_reading_is_drawn_on_the_page():
-    page = write()
+    page = written()
     reading = read_digits(page.image)
     ax = draw_reading(page.image, reading)
     assert [text.get_text() for text in ax.texts] == [str(digit) for digit in reading.digits]

@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
+from test_handwriting import drawing
 
-from mnist_helpers.pages import RULINGS, compose_page, draw_strokes, match_boxes, overlaps, random_page
+from mnist_helpers.boxes import overlaps
+from mnist_helpers.mnist_form import to_mnist_form
+from mnist_helpers.pages import RULINGS, compose_page, random_page
 
 
 @pytest.fixture
 def forms():
-    from mnist_helpers.mnist_form import to_mnist_form
-
-    return np.array([to_mnist_form(draw_strokes(digit, width=24)) for digit in range(10)])
+    return np.array([to_mnist_form(drawing(digit, 24)) for digit in range(10)])
 
 
 def darkest(page, box):
@@ -47,20 +48,3 @@ def test_a_page_without_digits_or_with_unknown_ruling_is_refused(forms):
         compose_page(forms[:0], [])
     with pytest.raises(ValueError, match="not 'dots'"):
         compose_page(forms, range(10), ruling="dots")
-
-
-def test_boxes_are_matched_each_once():
-    written = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
-    read = [[19, 0, 30, 11], [0, 0, 10, 9], [1, 0, 11, 10], [45, 0, 70, 10]]
-    assert match_boxes(written, read).tolist() == [1, 0, -1]
-    assert match_boxes(written, np.zeros((0, 4))).tolist() == [-1, -1, -1]
-    assert overlaps([[0, 0, 2, 2]], [[1, 0, 3, 2]])[0, 0] == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize("digit", range(10))
-def test_strokes_stay_within_the_picture_with_any_hand(digit):
-    for seed in (None, 0, 1, 2):
-        drawn = draw_strokes(digit, width=20, seed=seed)
-        assert drawn.shape == (280, 280) and drawn.max() == 255
-        rim = np.concatenate([drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]])
-        assert not rim.any()

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.segmentation import cut, find_parts, lines_of, skew, turn, union, usual_height
+from mnist_helpers.segmentation import find_parts, lines_of, skew, turn, union, usual_height
 
 
 def page(places, size=30, shape=(300, 400)):
@@ -58,19 +58,7 @@ def test_lines_may_bend():
     assert all(a.left < b.left for line in lines for a, b in zip(line, line[1:]))
 
 
-def test_touching_digits_can_be_cut_where_they_touch():
-    mask = page([(100, 100), (123, 100)], size=40)
-    (part,) = find_parts(mask)
-    pieces = cut(part, 44)
-    assert sum(piece.mask.sum() for piece in pieces) == part.mask.sum()
-    joined = union(pieces)
-    assert (joined.left, joined.top) == (part.left, part.top) and (joined.mask == part.mask).all()
-    edges = [piece.left + piece.width for piece in pieces]
-    assert min(abs(edge - 112) for edge in edges) <= 3
-
-
-def test_a_narrow_part_is_not_cut():
-    mask = np.zeros((60, 60), bool)
-    mask[10:50, 28:32] = True
-    (part,) = find_parts(mask)
-    assert cut(part, 40) == [part]
+def test_parts_are_joined_again():
+    one, other = find_parts(page([(100, 100), (160, 110)]))
+    joined = union([one, other])
+    assert (joined.left, joined.top) == (one.left, one.top) and joined.mask.sum() == one.mask.sum() + other.mask.sum()
