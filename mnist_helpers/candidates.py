@@ -17,7 +17,6 @@ WIDEST = 1.7  # of the usual height, that one digit is wide
 APART = 0.25  # of the usual height, that the fragments of one digit may lie apart
 FRAGMENTS = 5  # of one digit, at most
 MOST_ATOMS = 8  # that one candidate is made of
-NO_CUT = None  # between pieces of ink that stand apart
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,9 @@ class Lattice:
         spans: of each candidate (first, end): it is made of the atoms from `first` up to, not including, `end`.
         parts: the candidates as `Part`s.
         forms: uint8 (N, 28, 28), the candidates in MNIST's form.
-        chances: float (N,), how likely its cuts and what it leaves uncut make each a digit, whatever it looks like.
+        chances: float (N,), how likely the cuts at the ends of each are right, and those within it wrong.
+        complete: bool (N,), whether each is all of its pieces of ink, and not a part cut out of one.
+        sizes: float (N,), the longer side of each in usual heights of a digit, at most 1.
     """
 
     atoms: list
@@ -37,6 +38,8 @@ class Lattice:
     parts: list
     forms: np.ndarray
     chances: np.ndarray
+    complete: np.ndarray
+    sizes: np.ndarray
 
 
 def find_candidates(image):
@@ -80,11 +83,12 @@ def digit_form(strength, part):
 def _lattice(line, strength, model):
     """Return the `Lattice` of a line of parts."""
     tall = usual_height(line)
-    atoms, chances = [], [NO_CUT]  # the chance of the cut before each atom, and after the last
+    atoms, chances = [], [np.nan]  # of the cut before each atom, and after the last; between pieces of ink is none
     for part in line:
         pieces, between = cut(part, tall, model)
         atoms += pieces
-        chances += [*between, NO_CUT]
+        chances += [*between, np.nan]
+    chances = np.array(chances)
     spans = [
         (first, end)
         for first in range(len(atoms))
@@ -93,15 +97,11 @@ def _lattice(line, strength, model):
     ]
     parts = [union(atoms[first:end]) for first, end in spans]
     forms = np.array([digit_form(strength, part) for part in parts], dtype=np.uint8).reshape(-1, 28, 28)
-    priors = [_prior(chances[first : end + 1]) for first, end in spans]
-    return Lattice(atoms, spans, parts, forms, np.array(priors, dtype=float))
-
-
-def _prior(chances):
-    """Return the chance that these cuts are right at the ends, counted half there, and wrong in between."""
-    ends = [chance**0.5 for chance in (chances[0], chances[-1]) if chance is not NO_CUT]
-    inner = [1 - chance for chance in chances[1:-1] if chance is not NO_CUT]
-    return float(np.prod([*ends, *inner]))
+    ends = np.array([(chances[first], chances[end]) for first, end in spans]).reshape(-1, 2)
+    within = np.array([np.nanprod(1 - chances[first + 1 : end]) for first, end in spans])
+    right = np.nanprod(np.sqrt(ends), axis=1) * within  # each cut counts half for the digit on either side
+    sizes = np.array([max(part.mask.shape) / tall for part in parts]).clip(max=1)
+    return Lattice(atoms, spans, parts, forms, right, np.isnan(ends).all(axis=1), sizes)
 
 
 def _may_be_one(group, tall):

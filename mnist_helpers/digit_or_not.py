@@ -49,7 +49,7 @@ LETTERS = {  # their strokes on a field of 4 by 4; no D, O, S, Z and the like, w
     "less": ["40 02 44"],
     "star": ["20 24", "01 43", "41 03"],
 }
-PAGES, DIGITS, ODD, EPOCHS = 250, 20_000, 10_000, 5  # of the training
+PAGES, DIGITS, ODD, EPOCHS = 320, 40_000, 15_000, 7  # of the training
 
 
 def page_examples(digits, seeds):
@@ -140,7 +140,7 @@ def train(path=WEIGHTS):
     training, validation = (digits.take(part) for part in stratified_split(digits.labels))
     learn = examples(training, PAGES, DIGITS, ODD, seed=1_000_000)
     check = examples(validation, PAGES // 10, DIGITS // 10, ODD // 10, seed=2_000_000)
-    arguments = {"width": 12, "outputs": 2}
+    arguments = {"width": 16, "outputs": 2}
     with seeded(0):
         model = build_model("resnet_small", **arguments)
     loaders = [ResidentLoader(part, 128, "mnist", part is learn, device="cpu") for part in (learn, check)]

@@ -11,8 +11,9 @@ from .checkpoints import load_model
 from .evaluation import BEST, predict
 
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
-LEAST = 0.5  # probability of being one whole digit that a digit has, at least
-PRIOR = 0.1  # for ink that is no digit
+LEAST = 0.4  # probability of being one whole digit that a piece of ink must have to be taken for one
+LEAST_CUT = 0.05  # the same for a part cut out of a piece: its cuts, too, say that it is a digit
+PRIOR = 0.03  # for ink of a digit's size that is no digit; smaller ink is left out for less
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ def read_digits(image, model=BEST):
     judge = load_model(WEIGHTS, device="cpu")
     parts, forms, certainty, lines, others = [], [], [], [], []
     for lattice in lattices:
-        whole = predict(lattice.forms, judge)[1][:, 1].double().numpy() if len(lattice.forms) else []
-        digits, rest = best_sequence(lattice.spans, whole, lattice.chances)
+        if not lattice.spans:
+            continue
+        whole = predict(lattice.forms, judge)[1][:, 1].double().numpy()
+        sure = predict(lattice.forms, model)[1].amax(dim=1).double().cpu().numpy()
+        digits, rest = best_sequence(lattice, whole, sure)
         parts += [lattice.parts[number] for number in digits]
         forms += [lattice.forms[number] for number in digits]
         certainty += [whole[number] for number in digits]
@@ -105,27 +109,25 @@ def read_digits(image, model=BEST):
     )
 
 
-def best_sequence(spans, whole, chances=None):
+def best_sequence(lattice, whole, sure):
     """Return (numbers of the candidates that are digits, numbers of those that are none) of the likeliest sequence.
 
     Args:
-        spans: of each candidate (first, end), the atoms that it is made of; each atom comes to lie in one of them.
-        whole: float (N,), the probability of each that it is one whole digit.
-        chances: float (N,), that its cuts are right; all 1 unless given.
+        lattice: the line's `candidates.Lattice`; each of its atoms comes to lie in one candidate of the sequence.
+        whole: float (N,), the probability of each candidate that it is one whole digit.
+        sure: float (N,), the probability of the digit that it would be.
     """
-    chances = np.ones(len(spans)) if chances is None else chances
-    best = [(0.0, [], [])] + [(-np.inf, [], [])] * max((end for _, end in spans), default=0)
-    for number in sorted(range(len(spans)), key=lambda number: spans[number][1]):
-        (first, end), chance = spans[number], whole[number]
-        value, digits, rest = best[first]
-        value += np.log(chances[number] + 1e-9)
-        if chance >= LEAST:
-            option = value + np.log(chance), [*digits, number], rest
-        else:
-            option = value + np.log(PRIOR * (1 - chance)), digits, [*rest, number]
-        if option[0] > best[end][0]:
-            best[end] = option
-    return best[-1][1:]
+    is_digit = whole >= np.where(lattice.complete, LEAST, LEAST_CUT)
+    values = np.log(lattice.chances + 1e-9)
+    values += np.where(is_digit, np.log(whole * sure + 1e-9), np.log(1 - whole + 1e-9) + lattice.sizes * np.log(PRIOR))
+    best = [(0.0, [])] + [(-np.inf, [])] * max(end for _, end in lattice.spans)
+    for number in sorted(range(len(lattice.spans)), key=lambda number: lattice.spans[number][1]):
+        first, end = lattice.spans[number]
+        value = best[first][0] + values[number]
+        if value > best[end][0]:
+            best[end] = value, [*best[first][1], number]
+    chosen = best[-1][1]
+    return [number for number in chosen if is_digit[number]], [number for number in chosen if not is_digit[number]]
 
 
 def draw_reading(image, reading, ax=None):

@@ -38,11 +38,12 @@ def test_digits_that_touch_are_cut_where_they_touch(model, size):
 def test_one_digit_is_not_cut(model):
     part = rings(100)
     pieces, chances = cut(part, part.height, model)
-    assert pieces == [part] or max(chances) < 0.5
+    assert len(pieces) == 1 or max(chances) < 0.5
     mask = np.zeros((60, 60), bool)
     mask[10:50, 28:32] = True
     (narrow,) = find_parts(mask)
-    assert cut(narrow, 40, model) == ([narrow], [])
+    pieces, chances = cut(narrow, 40, model)
+    assert len(pieces) == 1 and pieces[0] is narrow and chances == []
 
 
 def test_a_seam_runs_from_top_to_bottom_within_the_ink(model):

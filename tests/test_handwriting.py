@@ -12,6 +12,7 @@ from PIL import Image
 
 from mnist_helpers import predict
 from mnist_helpers.boxes import match_boxes
+from mnist_helpers.candidates import Lattice
 from mnist_helpers.data import load_mnist
 from mnist_helpers.handwriting import best_sequence, draw_reading, read_digits
 from mnist_helpers.loaders import stratified_split
@@ -305,13 +306,24 @@ def test_arrays_that_are_no_picture_are_refused(array):
         read_digits(array)
 
 
+def chosen(spans, whole, chances=None, complete=None, sizes=None):
+    """Return the best sequence of candidates about which nothing else is known."""
+    ones = np.ones(len(spans))
+    given = [ones if one is None else np.array(one) for one in (chances, complete, sizes)]
+    lattice = Lattice([], spans, [], [], given[0], given[1] > 0, given[2])
+    return best_sequence(lattice, np.array(whole), ones)
+
+
 def test_the_best_sequence_weighs_cuts_against_wholes():
     spans = [(0, 1), (0, 2), (1, 2)]
-    assert best_sequence(spans, [0.9, 0.1, 0.9]) == ([0, 2], [])  # two that touch
-    assert best_sequence(spans, [0.6, 0.95, 0.6]) == ([1], [])  # one
-    assert best_sequence(spans, [0.1, 0.05, 0.2]) == ([], [1])  # none
-    assert best_sequence([(0, 1), (1, 2)], [0.9, 0.1]) == ([0], [1])  # a digit and a speck
-    assert best_sequence([], []) == ([], [])
+    assert chosen(spans, [0.9, 0.1, 0.9]) == ([0, 2], [])  # two that touch
+    assert chosen(spans, [0.6, 0.95, 0.6]) == ([1], [])  # one
+    assert chosen(spans, [0.6, 0.6, 0.6], chances=[0.95, 0.1, 0.95]) == ([0, 2], [])  # the cut is likely
+    assert chosen(spans, [0.9, 0.9, 0.2], chances=[0.95, 0.1, 0.95], complete=[0, 1, 0]) == ([0, 2], [])
+    assert chosen(spans, [0.1, 0.05, 0.2]) == ([], [1])  # none
+    assert chosen([(0, 1), (1, 2)], [0.9, 0.1]) == ([0], [1])  # a digit and a speck
+    assert chosen(spans, [0.9, 0.93, 0.01], sizes=[1, 1, 1]) == ([1], [])  # a digit of two pieces
+    assert chosen(spans, [0.9, 0.5, 0.01], sizes=[1, 1, 0.1]) == ([0], [2])  # a digit and a small dash
 
 
 def test_the_reading_is_drawn_on_the_page():

