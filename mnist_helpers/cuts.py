@@ -6,18 +6,17 @@ import cv2
 import numpy as np
 import torch
 
-from .checkpoints import load_model
 from .segmentation import trimmed
 
 WEIGHTS = Path(__file__).with_name("touching.pth")  # of the network that `touching` trains
 HEIGHT = 32  # to which a piece of ink is scaled for the network
 LIKELY = 0.1  # a cut that is at least so likely is tried
-MOST_CUTS = 8  # in one piece
+MOST_CUTS = 20  # in one piece
 APART = 4  # columns, of the scaled piece, between two cuts at least
 NARROW = 0.35  # of its height: what is narrower than this is not cut
 
 
-def cut(part, tall, model=None):
+def cut(part, tall, model):
     """Return (parts from left to right, chances) of a part cut wherever two digits may touch.
 
     The chances, float (number of parts - 1,), say how likely each cut is right.
@@ -25,14 +24,14 @@ def cut(part, tall, model=None):
     Args:
         part: a `segmentation.Part`.
         tall: the usual height of a digit around it.
-        model: the network; the committed one unless given.
+        model: the network of `WEIGHTS`.
 
     Source: deciding among more cuts than are needed by a recogniser: LeCun, Bottou, Bengio and Haffner,
     "Gradient-based learning applied to document recognition" (1998), section V.
     """
     if part.width < NARROW * part.height or part.height < 0.4 * tall or part.height < 5:
         return [part], []
-    seams = find_seams(part.mask, model or load_model(WEIGHTS, device="cpu"))
+    seams = find_seams(part.mask, model)
     columns = np.arange(part.width)
     edges = [np.zeros(part.height), *(path for path, _ in seams), np.full(part.height, part.width)]
     pieces, chances = [], []
