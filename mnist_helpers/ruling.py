@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 SHARE = 0.25  # of the picture's side that a ruled line is long, at least
+SLENDER = 12  # usual widths of a stroke that a ruled line is long, at least: a thick stroke is no line
 COVERED = 0.85  # of a ruled line's length that is seen, at least
 TALLER = 2.5  # heights of a digit that a ruled line is long, at least: a 1 is a straight line too
 RECTANGULAR = 0.88  # of its smallest upright or turned rectangle that a box's inside fills; a round 0 fills 0.79
@@ -60,7 +61,7 @@ def without_ruling(mask, faint, strength):
 def _long_lines(mask, width):
     """Return the nearly horizontal long lines of a mask as float arrays (2, 2): the (x, y) of both ends."""
     height, length = mask.shape
-    shortest = max(60, SHARE * length)
+    shortest = max(60, SHARE * length, SLENDER * width)
     if length < 60:
         return []
     thin = np.ascontiguousarray(mask & (_runs(mask.T).T <= max(3, 1.5 * width)), np.uint8)

@@ -27,7 +27,7 @@ DIGITS = [3, 0, 7, 2, 5, 9, 4, 8]
 def drawing(digit, width=26, seed=None, side=280):
     """Return a digit as drawn with a round pen: uint8 (side, side), ink 255 on 0."""
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return draw(write(digit, generator), side, width / side)
+    return draw(write(digit, generator), side, width / side).copy()
 
 
 def written(digits=DIGITS, **options):
