@@ -204,7 +204,7 @@ def _ink_direction(small):
     The direction is the principal axis of the strongest departures from the median around; of its two senses, ink is
     the one with the long tail, since it covers less than paper.
     """
-    window = min(255, max(15, max(small.shape[:2]) // 3) | 1)
+    window = min(255, max(15, max(small.shape[:2]) // 4) | 1)
     around = [cv2.medianBlur(np.round(small[:, :, channel]).astype(np.uint8), window) for channel in range(3)]
     around = np.stack(around, axis=2).astype(np.float32)
     departure = (small - around).reshape(-1, 3)
