@@ -7,7 +7,9 @@ SHARE = 0.25  # of the picture's side that a ruled line is long, at least
 SLENDER = 12  # usual widths of a stroke that a ruled line is long, at least: a thick stroke is no line
 COVERED = 0.85  # of a ruled line's length that is seen, at least
 TALLER = 2.5  # heights of a digit that a ruled line is long, at least: a 1 is a straight line too
-RECTANGULAR = 0.88  # of its smallest upright or turned rectangle that a box's inside fills; a round 0 fills 0.79
+ANGULAR = 0.9  # of its hull that a box's four corners span; those of a round 0 span 0.64
+SQUARE = 0.75  # of its smallest rectangle that a box fills, at least, seen from aside
+STRETCH = 31  # points of a line, over which it is followed: bent paper bends it
 
 
 def stroke_width(mask):
@@ -46,7 +48,7 @@ def without_ruling(mask, faint, strength):
     and Kittler (2000).
     """
     width = usual_width(mask)
-    boxes = _boxes(mask, width)
+    boxes = _boxes(mask, width) + _boxes(faint, width)
     lines = [*_long_lines(faint, width), *(line[:, ::-1] for line in _long_lines(faint.T, width))]
     sides = [side for _, sides in boxes for side in sides]
     height = _digit_height(_erase(mask, faint, strength, lines + sides), width)
@@ -78,44 +80,53 @@ def _long_lines(mask, width):
 
 
 def _extended(mask, line):
-    """Return a nearly horizontal line, longer to the picture's left and right rim where it is seen as far as there."""
+    """Return a nearly horizontal line, longer to its left and right as far as it is seen there."""
     line = line[np.argsort(line[:, 0])]
     slope = (line[1, 1] - line[0, 1]) / (line[1, 0] - line[0, 0])
-    for end, x in ((0, 0.0), (1, mask.shape[1] - 1.0)):
-        rim = np.array([x, line[end, 1] + slope * (x - line[end, 0])])
-        if abs(x - line[end, 0]) > 3 and _covered(mask, np.array([line[end], rim])) > COVERED:
-            line[end] = rim
+    for end, step in ((0, -1), (1, 1)):
+        x = np.arange(line[end, 0] + step, -1 if step < 0 else mask.shape[1], step)
+        y = line[end, 1] + slope * (x - line[end, 0])
+        shares = _is_seen(mask, x, y).cumsum() / np.arange(1, len(x) + 1)
+        if (shares > COVERED).any():
+            last = np.nonzero(shares > COVERED)[0][-1]
+            line[end] = x[last], y[last]
     return line
 
 
 def _covered(mask, line):
-    """Return the share of a line's length that lies in a mask, give or take two points to its sides."""
-    x, y = np.round(np.linspace(*line, int(np.linalg.norm(line[1] - line[0])))).astype(int).T
+    """Return the share of a line's length that is seen in a mask."""
+    return _is_seen(mask, *np.linspace(*line, int(np.linalg.norm(line[1] - line[0]))).T).mean()
+
+
+def _is_seen(mask, x, y):
+    """Tell of each point (x, y) of a nearly horizontal line whether it lies in a mask, give or take two points."""
+    x, y = np.round(x).astype(int), np.round(y).astype(int)
     rows = np.stack([y - 2, y - 1, y, y + 1, y + 2]).clip(0, mask.shape[0] - 1)
-    return mask[rows, x.clip(0, mask.shape[1] - 1)].any(axis=0).mean()
+    return mask[rows, x.clip(0, mask.shape[1] - 1)].any(axis=0)
 
 
 def _boxes(mask, width):
     """Return [((shorter side, longer side), the four sides as float arrays (2, 2))] of the boxes that frame digits.
 
-    A box is a hole in the ink whose hull is rectangular, and that something is written in: an empty rectangle may be
-    a 0, unless it is as large as a box that is not empty.
+    A box is a hole in the ink whose hull has four corners, and that something is written in: an empty one may be a 0,
+    unless it is as large as a box that is not empty.
     """
     contours, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     found = []
     for contour, (_, _, _, parent) in zip(contours, tree[0] if tree is not None else []):
         if parent < 0 or len(contour) < 4:
             continue
-        rectangle, hull = cv2.minAreaRect(contour), cv2.contourArea(cv2.convexHull(contour))
-        short, long = sorted(rectangle[1])
-        if short > max(12, 5 * width) and hull > RECTANGULAR * short * long:
-            notched = cv2.contourArea(contour) < 0.93 * hull
-            found.append((rectangle, (short, long), notched or _ink_inside(mask, contour) > width**2))
+        hull = cv2.convexHull(contour)
+        corners = cv2.approxPolyDP(hull, 0.05 * cv2.arcLength(hull, True), True)[:, 0].astype(float)
+        area, (short, long) = cv2.contourArea(hull), sorted(cv2.minAreaRect(contour)[1])
+        angular = len(corners) == 4 and cv2.contourArea(corners.astype(np.float32)) > ANGULAR * area
+        if angular and short > max(12, 5 * width) and area > SQUARE * short * long:
+            notched = cv2.contourArea(contour) < 0.93 * area
+            found.append((corners, (short, long), notched or _ink_inside(mask, contour) > width**2))
     full = [size for _, size, written in found if written]
     boxes = []
-    for rectangle, size, _ in found:
+    for corners, size, _ in found:
         if any(np.allclose(size, other, rtol=0.25) for other in full):
-            corners = cv2.boxPoints(rectangle)
             boxes.append((size, [np.array([corners[i], corners[(i + 1) % 4]]) for i in range(4)]))
     return boxes
 
@@ -131,23 +142,34 @@ def _ink_inside(mask, contour):
 
 def _erase(mask, faint, strength, lines):
     """Return the mask without these lines, each taken out where it is about as thick and dark as it mostly is."""
-    runs, faint_runs = ((_runs(one.T).T, _runs(one)) for one in (mask, faint))  # upright, level
-    left = mask.copy()
-    for (x1, y1), (x2, y2) in lines:
-        axis = 0 if abs(x2 - x1) >= abs(y2 - y1) else 1
-        ends = (round(x1), round(y1)), (round(x2), round(y2))
-        core = _band(mask.shape, ends, 3) & faint
-        if core.any():
-            thickness = float(np.percentile(faint_runs[axis][core], 35))
-            like = (runs[axis] <= 1.3 * thickness + 1) & (strength <= 1.7 * np.percentile(strength[core], 40))
-            left &= ~(_band(mask.shape, ends, int(2 * thickness) + 5) & like)
-    return left
+    level = [line for line in lines if np.ptp(line[:, 0]) >= np.ptp(line[:, 1])]
+    upright = [line[:, ::-1] for line in lines if np.ptp(line[:, 0]) < np.ptp(line[:, 1])]
+    bare = _erase_level(mask, faint, strength, level)
+    return _erase_level(bare.T, faint.T, strength.T, upright).T  # where lines cross, their rest is short by now
 
 
-def _band(shape, ends, width):
-    band = np.zeros(shape, np.uint8)
-    cv2.line(band, *ends, 1, width)
-    return band > 0
+def _erase_level(mask, faint, strength, lines):
+    """Return the mask without these nearly horizontal lines."""
+    if not lines:
+        return mask
+    runs, faint_runs, bare = _runs(mask.T).T, _runs(faint.T).T, mask.copy()
+    for line in lines:
+        (x1, y1), (x2, y2) = line[np.argsort(line[:, 0])]
+        x = np.arange(max(0, round(x1) - 2), min(mask.shape[1], round(x2) + 3))
+        y = np.round(y1 + (y2 - y1) / max(1, x2 - x1) * (x - x1)).astype(int)
+        core = (y + np.arange(-1, 2)[:, None]).clip(0, len(mask) - 1)
+        seen = faint[core, x]
+        if not seen.any():
+            continue
+        thickness, dark = np.percentile(faint_runs[core, x][seen], 35), np.percentile(strength[core, x][seen], 40)
+        around = np.arange(-int(thickness) - 3, int(thickness) + 4)[:, None]
+        rows = (y + around).clip(0, len(mask) - 1)
+        shown = (np.minimum(strength[rows, x], dark) * faint[rows, x]).astype(np.float32)
+        middle = cv2.blur(shown, (STRETCH, round(thickness) | 1)).argmax(axis=0) + around[0]
+        like = (runs[rows, x] <= 1.3 * thickness + 1) & (strength[rows, x] <= 1.7 * dark)
+        like &= np.abs(around - middle) <= thickness / 2 + 1
+        bare[rows[like], np.broadcast_to(x, rows.shape)[like]] = False
+    return bare
 
 
 def _runs(mask):
