@@ -102,14 +102,14 @@ def turn(strength, mask, degrees):
 def lines_of(parts):
     """Return the parts in reading order: a list of lines from top to bottom, each a list of parts from left to right.
 
-    Going from left to right, a part joins the line whose last large part stands at the same height. So lines may
-    bend and drift. Small parts join the nearest line.
+    Going from left to right, a part joins the line whose last large part stands at the same height, or that has a
+    part of which it is broken off. So lines may bend and drift. Small parts join the nearest line.
     """
     usual = usual_height(parts)
     large = sorted((part for part in parts if part.height > 0.5 * usual), key=lambda part: part.left)
     lines = []
     for part in large:
-        near = [(abs(part.middle[1] - _height_at_end(line)), line) for line in lines]
+        near = [(_height_apart(part, line), line) for line in lines]
         distance, line = min(near, key=lambda pair: pair[0], default=(np.inf, None))
         if distance < 0.6 * max(usual, part.height / 2):
             line.append(part)
@@ -159,9 +159,19 @@ def _at_rim(part, shape):
     return part.left == 0 or part.top == 0 or right == shape[1] or bottom == shape[0]
 
 
-def _height_at_end(line):
-    """Return the y at which a line's last parts stand."""
-    return np.mean([part.middle[1] for part in line[-2:]])
+def _height_apart(part, line):
+    """Return how much higher or lower than a line's last parts a part stands; 0 if one of them is broken off from it."""
+    if any(_is_broken_off(part, other) for other in line[-2:]):
+        return 0
+    return abs(part.middle[1] - np.mean([other.middle[1] for other in line[-2:]]))
+
+
+def _is_broken_off(one, other):
+    """Tell whether two parts stand one above the other, with no more between them than the pen is wide."""
+    shared = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
+    gap = max(one.top, other.top) - min(one.top + one.height, other.top + other.height)
+    pen = min(stroke_width(one.mask), stroke_width(other.mask))
+    return shared > 0.5 * min(one.width, other.width) and abs(gap) <= pen
 
 
 def _distance(one, other):
