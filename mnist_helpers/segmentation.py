@@ -160,7 +160,7 @@ def _at_rim(part, shape):
 
 
 def _height_apart(part, line):
-    """Return how much higher or lower than a line's last parts a part stands; 0 if one of them is broken off from it."""
+    """Return how much higher or lower a part stands than the last of a line; 0 if it is broken off from one of them."""
     if any(_is_broken_off(part, other) for other in line[-2:]):
         return 0
     return abs(part.middle[1] - np.mean([other.middle[1] for other in line[-2:]]))

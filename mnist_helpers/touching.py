@@ -11,14 +11,16 @@ from torch.nn import functional as F
 from .checkpoints import save_model
 from .cuts import HEIGHT, WEIGHTS, scaled
 from .data import load_mnist
-from .digit_or_not import odd_shapes
 from .environment import choose_device, has_bfloat16, seeded
 from .evaluation import evaluation_mode
 from .loaders import SPLIT, stratified_split
 from .models import build_model, count_parameters
+from .oddities import odd_drawing
+from .segmentation import trimmed
 
 WIDTH = 64  # of the windows that are trained on: two digits and a little
 EXAMPLES, EPOCHS, BATCH = 50_000, 6, 64  # of the training
+ODD = 6  # one example in so many is no digit, and has no boundary
 EDGE = 3.0  # times as much as another counts a point on a boundary: there are few
 
 
@@ -61,11 +63,9 @@ def examples(digits, n, seed):
     """Return (ink float32 (n, 32, 64), boundaries float32 (n, 32, 64)): touching digits, single ones and no digits."""
     random = np.random.default_rng(seed)
     inks, boundaries = np.zeros((2, n, HEIGHT, WIDTH), np.float32)
-    odd = odd_shapes(n // 12, seed)
     for number in range(n):
-        if number < len(odd):
-            rows, columns = (np.nonzero((odd[number] > 128).any(axis=axis))[0] for axis in (1, 0))
-            ink = scaled(odd[number][rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 128)
+        if number < n // ODD:
+            ink = scaled(trimmed(0, 0, odd_drawing(random) > 128, number).mask)
             boundary = np.zeros_like(ink)
         else:
             chosen = random.choice(len(digits), random.choice([1, 2, 3], p=[0.3, 0.55, 0.15]))
