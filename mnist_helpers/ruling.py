@@ -9,6 +9,7 @@ COVERED = 0.85  # of a ruled line's length that is seen, at least
 TALLER = 2.5  # heights of a digit that a ruled line is long, at least: a 1 is a straight line too
 ANGULAR = 0.9  # of its hull that a box's four corners span; those of a round 0 span 0.64
 SQUARE = 0.75  # of its smallest rectangle that a box fills, at least, seen from aside
+LOOKED_AT = 1000  # points, the longer side of the copy of a large picture in which lines are looked for
 STRETCH = 31  # points of a line, over which it is followed: bent paper bends it
 
 
@@ -62,7 +63,11 @@ def without_ruling(mask, faint, strength):
 
 def _long_lines(mask, width):
     """Return the nearly horizontal long lines of a mask as float arrays (2, 2): the (x, y) of both ends."""
-    height, length = mask.shape
+    step = -(-max(mask.shape) // LOOKED_AT)
+    if step > 1:
+        small = cv2.dilate(mask.astype(np.uint8), np.ones((step, step)))[::step, ::step] > 0
+        return [line * step for line in _long_lines(small, width / step)]
+    length = mask.shape[1]
     shortest = max(60, SHARE * length, SLENDER * width)
     if length < 60:
         return []
@@ -157,7 +162,7 @@ def _erase_level(mask, faint, strength, lines):
         (x1, y1), (x2, y2) = line[np.argsort(line[:, 0])]
         x = np.arange(max(0, round(x1) - 2), min(mask.shape[1], round(x2) + 3))
         y = np.round(y1 + (y2 - y1) / max(1, x2 - x1) * (x - x1)).astype(int)
-        core = (y + np.arange(-1, 2)[:, None]).clip(0, len(mask) - 1)
+        core = (y + np.arange(-2, 3)[:, None]).clip(0, len(mask) - 1)
         seen = faint[core, x]
         if not seen.any():
             continue
