@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .ruling import usual_width
+from .sheet import sheet_alone
 
 MOST_PIXELS = 150_000_000  # of a file that is opened: more than a telephone's 108 megapixels
 WORKING_SIDE = 2000  # larger pictures are worked on at this length of their longer side
@@ -81,8 +82,8 @@ def find_ink(pixels, scale=1.0):
 
     Source: the paper by opening (top-hat transform): Serra, "Image analysis and mathematical morphology" (1982).
     """
-    small = _shrink(pixels)
-    across = _ink_direction(small)
+    pixels = sheet_alone(pixels, _shrink(pixels))
+    across = _ink_direction(small := _shrink(pixels))
     if across is None:
         nothing = np.zeros(pixels.shape[:2], bool)
         return Ink(nothing.astype(np.float32), nothing, nothing, scale)
