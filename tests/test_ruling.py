@@ -40,6 +40,46 @@ def test_long_lines_go_and_strokes_that_cross_them_stay(slope, upright):
     assert (cleaned & (strokes == 0)).sum() < 0.15 * (page > strokes).sum()
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_line_that_bends_goes_and_strokes_beside_it_stay(upright):
+    strokes = np.zeros((300, 400), np.uint8)
+    for x in (80, 200, 320):
+        ring(strokes, x, 150)
+        cv2.line(strokes, (x - 20, 207), (x + 20, 207), 1, 3)  # as thin as the line, and close to it
+    page = strokes.copy()
+    x = np.arange(400)
+    for shift in (0, 1):
+        page[np.round(214 + shift + 2 * np.sin(x / 60)).astype(int), x] = 1
+    cleaned = clean(page.T if upright else page)
+    cleaned = cleaned.T if upright else cleaned
+    assert (cleaned & (strokes > 0)).sum() > 0.97 * strokes.sum()
+    assert (cleaned & (strokes == 0)).sum() < 0.05 * (page > strokes).sum()
+
+
+def test_where_lines_cross_nothing_is_left():
+    strokes = ring(np.zeros((300, 300), np.uint8), 150, 150)
+    page = strokes.copy()
+    for at in range(20, 300, 40):
+        page[at : at + 2] = page[:, at : at + 2] = 1
+    cleaned = clean(page)
+    assert (cleaned & (strokes == 0)).sum() < 30 and (cleaned & (strokes > 0)).sum() > 0.9 * strokes.sum()
+
+
+def test_boxes_seen_from_aside_and_open_in_the_mask_go_too():
+    digits = np.zeros((140, 400), np.uint8)
+    for x in (60, 150, 330):
+        ring(digits, x, 70)
+    faint = digits.copy()
+    for x in (60, 150, 330):
+        corners = [(x - 36, 36), (x + 33, 26), (x + 40, 104), (x - 29, 112)]
+        cv2.polylines(faint, [np.array(corners)], True, 1, 2)
+    mask = faint.copy()
+    mask[30:34] = 0
+    cleaned = without_ruling(mask > 0, faint > 0, faint.astype(np.float32))
+    assert (cleaned & (digits > 0)).sum() > 0.99 * digits.sum()
+    assert (cleaned & (digits == 0)).sum() < 0.1 * (mask > digits).sum()
+
+
 def test_boxes_go_and_the_digits_in_them_stay():
     digits = np.zeros((140, 400), np.uint8)
     for x in (60, 150, 330):

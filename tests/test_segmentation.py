@@ -58,6 +58,14 @@ def test_lines_may_bend():
     assert all(a.left < b.left for line in lines for a, b in zip(line, line[1:]))
 
 
+def test_halves_with_a_narrow_gap_stand_on_one_line_and_lines_close_together_on_two():
+    mask = page([(60, 100), (130, 100)], size=60)
+    mask[99:102] = False
+    assert [len(line) for line in lines_of(find_parts(mask))] == [4]
+    close = page([(x, y) for y in (60, 104) for x in (60, 130, 200)])  # 10 points between them, and a pen of 4
+    assert [len(line) for line in lines_of(find_parts(close))] == [3, 3]
+
+
 def test_parts_are_joined_again():
     one, other = find_parts(page([(100, 100), (160, 110)]))
     joined = union([one, other])
