@@ -13,6 +13,7 @@ from .evaluation import BEST, predict
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
 LEAST = 0.3  # probability of being one whole digit that a piece of ink must have to be taken for one
 LEAST_CUT = 0.03  # the same for a part cut out of a piece: its cuts, too, say that it is a digit
+SURE = 0.6  # that the recogniser must be of a digit: of other shapes it is often less so
 PRIOR = 0.03  # for ink of a digit's size that is no digit; smaller ink is left out for less
 
 
@@ -117,9 +118,9 @@ def best_sequence(lattice, whole, sure):
         whole: float (N,), the probability of each candidate that it is one whole digit.
         sure: float (N,), the probability of the digit that it would be.
     """
-    is_digit = whole >= np.where(lattice.complete, LEAST, LEAST_CUT)
-    values = np.log(lattice.chances + 1e-9)
-    values += np.where(is_digit, np.log(whole * sure + 1e-9), np.log(1 - whole + 1e-9) + lattice.sizes * np.log(PRIOR))
+    is_digit = (whole >= np.where(lattice.complete, LEAST, LEAST_CUT)) & (sure >= SURE)
+    as_none = np.log(1 - whole + 1e-9) + lattice.sizes * np.log(PRIOR)
+    values = np.log(lattice.chances + 1e-9) + np.where(is_digit, np.log(whole * sure + 1e-9), as_none)
     best = [(0.0, [])] + [(-np.inf, [])] * max(end for _, end in lattice.spans)
     for number in sorted(range(len(lattice.spans)), key=lambda number: lattice.spans[number][1]):
         first, end = lattice.spans[number]
