@@ -13,7 +13,7 @@ from .evaluation import BEST, predict
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
 LEAST = 0.3  # probability of being one whole digit that a piece of ink must have to be taken for one
 LEAST_CUT = 0.03  # the same for a part cut out of a piece: its cuts, too, say that it is a digit
-SURE = 0.6  # that the recogniser must be of a digit: of other shapes it is often less so
+SURE = 0.4  # that the recogniser must be of a digit, at least: of other shapes it is often less so
 PRIOR = 0.03  # for ink of a digit's size that is no digit; smaller ink is left out for less
 
 
