@@ -7,10 +7,11 @@ import warnings
 
 import torch
 
-from .checkpoints import CheckpointError
+from .checkpoints import CheckpointError, load_model
 from .committees import record_committee
 from .data import DataError, load_data
 from .distributed import process_group, rank
+from .evaluation import BEST
 from .recipes import RECIPES, vary
 from .records import described_run, record_run
 from .results import comparison, result_rows, results_table
@@ -24,14 +25,13 @@ def main(arguments=None):
     warnings.showwarning = lambda message, *_, **__: rank() or print(f"Warning: {message}", file=sys.stderr)
     options = parse(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except MISTAKES as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted: what is finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
-    return 0
 
 
 def parse(arguments=None):
@@ -75,6 +75,12 @@ def parse(arguments=None):
     sweep.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
     sweep.add_argument("--allow-sample", action="store_true", help="without MNIST, use the scikit-learn digits")
     sweep.set_defaults(command=sweep_recipe)
+
+    reading = commands.add_parser("predict", help="read the handwritten digits in photographs and other pictures")
+    reading.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, WebP, TIFF, GIF or BMP")
+    reading.add_argument("--json", action="store_true", help="boxes and probabilities too, as a list of objects")
+    reading.add_argument("--model", default=BEST, help=f"a saved model's name or path (default {BEST})")
+    reading.set_defaults(command=read_files)
 
     results = commands.add_parser("results", help="print the results table")
     results.add_argument("--json", action="store_true", help="as a list of objects")
@@ -181,6 +187,29 @@ def sweep_recipe(options):
     except SearchError as error:
         raise ValueError(error) from error
     print(f"\n{study_table(study)}")
+
+
+def read_files(options):
+    """Print the digits in each picture, line by line; return 2 if some could not be read, once all others were."""
+    from .handwriting import read_digits  # here: it needs OpenCV, and the other commands do not
+
+    model, readings, failed = load_model(options.model), [], 0
+    for file in options.files:
+        try:
+            reading = read_digits(file, model)
+        except ValueError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            failed = 2
+            continue
+        if not len(reading):
+            print(f"{file}: no digits were found", file=sys.stderr)
+        if options.json:
+            readings.append({"file": file, **reading.as_dict()})
+        else:
+            print("\n".join([*([f"{file}:"] if len(options.files) > 1 else []), *reading.text.splitlines()]))
+    if options.json:
+        print(json.dumps(readings, indent=1))
+    return failed
 
 
 def show_results(options):

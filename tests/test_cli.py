@@ -1,11 +1,15 @@
+import json
 import re
 import sys
 import warnings
 
 import pytest
+from PIL import Image
+from test_handwriting import written
 
 from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
+from mnist_helpers.boxes import match_boxes
 from mnist_helpers.recipes import vary
 from mnist_helpers.studies import SearchError
 from mnist_helpers.training import TrainingError
@@ -146,3 +150,37 @@ def test_unknown_recipe_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["train", "resnet9000"])
     assert "invalid choice: 'resnet9000'" in capsys.readouterr().err
+
+
+def test_predict_prints_digits_line_by_line(tmp_path, capsys):
+    pages = {"one.png": written([3, 0, 7]), "two.png": written([2, 5, 9, 4, 8, 0])}
+    files = [str(tmp_path / name) for name in pages]
+    for file, page in zip(files, pages.values()):
+        Image.fromarray(page.image).save(file)
+    assert main(["predict", files[0]]) == 0
+    assert capsys.readouterr().out == "307\n"
+    assert main(["predict", *files, "--model", "resnet_small"]) == 0
+    assert capsys.readouterr().out == f"{files[0]}:\n307\n{files[1]}:\n2594\n80\n"
+    assert main(["predict", files[1], "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["file"] == files[1] and answer["text"] == "2594\n80" and len(answer["digits"]) == 6
+    assert answer["digits"][5]["digit"] == 0 and answer["digits"][5]["line"] == 1
+    assert match_boxes(pages["two.png"].boxes, [one["box"] for one in answer["digits"]]).tolist() == list(range(6))
+    assert all(sum(one["probabilities"]) == pytest.approx(1, abs=1e-3) for one in answer["digits"])
+
+
+def test_predict_reads_the_other_files_and_names_each_that_it_cannot(tmp_path, capsys):
+    (tmp_path / "empty.jpg").touch()
+    Image.fromarray(written([3, 0, 7]).image).save(tmp_path / "page.png")
+    Image.new("L", (100, 100), 255).save(tmp_path / "blank.png")
+    files = [str(tmp_path / name) for name in ("none.png", "page.png", "empty.jpg", "blank.png")]
+    assert main(["predict", *files]) == 2
+    out, err = capsys.readouterr()
+    assert out == f"{files[1]}:\n307\n{files[3]}:\n"
+    assert err.splitlines() == [
+        f"Error: {files[0]}: there is no such file",
+        f"Error: {files[2]} is empty",
+        f"{files[3]}: no digits were found",
+    ]
+    assert main(["predict", files[1], "--model", "none"]) == 2
+    assert capsys.readouterr().err.startswith("Error: no weights of 'none' are saved")

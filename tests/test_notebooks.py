@@ -48,7 +48,7 @@ def test_committed_notebook_is_a_full_run_on_mnist(path):
 def assert_one_picture_where_it_plots(notebook):
     plotting = re.compile(
         r"\b(show5|image_grid|(compare_)?curves|schedules|reliability|accuracy_against|class_balance|scatter_digits|"
-        r"rate_test|heat_map|parallel_coordinates|bars|plt\.\w+)\("
+        r"rate_test|heat_map|parallel_coordinates|bars|draw_reading|plt\.\w+)\("
     )
     for cell in code_cells(notebook):
         assert len(pictures(cell)) == bool(plotting.search(cell.source)), cell.source

@@ -9,7 +9,7 @@ class Residual(nn.Module):
 
     def __init__(self, inputs, outputs, stride=1):
         super().__init__()
-        self.change = nn.Sequential(*_conv_block(inputs, outputs, stride), *_conv_block(outputs, outputs)[:-1])
+        self.change = nn.Sequential(*conv_block(inputs, outputs, stride), *conv_block(outputs, outputs)[:-1])
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
@@ -18,17 +18,17 @@ class Residual(nn.Module):
         return torch.relu(self.change(images) + self.shortcut(images))
 
 
-def resnet_small(width=16):
-    """Return a small residual network: three stages of `width`, 2 and 4 times as many channels."""
+def resnet_small(width=16, outputs=10):
+    """Return a small residual network: three stages of `width`, 2 and 4 times as many channels; `outputs` logits."""
     return nn.Sequential(
-        *_conv_block(1, width),  # (B, 16, 28, 28)
+        *conv_block(1, width),  # (B, 16, 28, 28)
         nn.MaxPool2d(2),  # (B, 16, 14, 14)
         Residual(width, width),
         Residual(width, 2 * width, stride=2),  # (B, 32, 7, 7)
         Residual(2 * width, 4 * width, stride=2),  # (B, 64, 4, 4)
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),  # (B, 64)
-        nn.Linear(4 * width, 10),  # (B, 10) logits
+        nn.Linear(4 * width, outputs),  # (B, 10) logits
     )
 
 
@@ -37,7 +37,7 @@ class Dense(nn.Module):
 
     def __init__(self, inputs, growth, n_layers):
         super().__init__()
-        blocks = [_conv_block(inputs + layer * growth, growth) for layer in range(n_layers)]
+        blocks = [conv_block(inputs + layer * growth, growth) for layer in range(n_layers)]
         self.layers = nn.ModuleList(nn.Sequential(*block) for block in blocks)
 
     def forward(self, images):
@@ -52,7 +52,7 @@ def densenet_small(growth=12):
     first = 2 * growth + 4 * growth
     second = first // 2 + 4 * growth
     return nn.Sequential(
-        *_conv_block(1, 2 * growth),  # (B, 24, 28, 28)
+        *conv_block(1, 2 * growth),  # (B, 24, 28, 28)
         nn.MaxPool2d(2),  # (B, 24, 14, 14)
         Dense(2 * growth, growth, 4),  # (B, 72, 14, 14)
         nn.Conv2d(first, first // 2, 1, bias=False),  # (B, 36, 14, 14)
@@ -66,6 +66,6 @@ def densenet_small(growth=12):
     )
 
 
-def _conv_block(inputs, outputs, stride=1):
+def conv_block(inputs, outputs, stride=1):
     """Return a 3x3 convolution, batch normalisation and ReLU; the normalisation makes a bias superfluous."""
     return [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -1,0 +1,89 @@
+"""Where one piece of ink is to be cut into digits that touch: what a small network sees, and paths along it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from .segmentation import trimmed
+
+WEIGHTS = Path(__file__).with_name("touching.pth")  # of the network that `touching` trains
+HEIGHT = 32  # to which a piece of ink is scaled for the network
+LIKELY = 0.1  # a cut that is at least so likely is tried
+MOST_CUTS = 20  # in one piece
+APART = 4  # columns, of the scaled piece, between two cuts at least
+NARROW = 0.35  # of its height: what is narrower than this is not cut
+
+
+def cut(part, tall, model):
+    """Return (parts from left to right, chances) of a part cut wherever two digits may touch.
+
+    The chances, float (number of parts - 1,), say how likely each cut is right.
+
+    Args:
+        part: a `segmentation.Part`.
+        tall: the usual height of a digit around it.
+        model: the network of `WEIGHTS`.
+
+    Source: deciding among more cuts than are needed by a recogniser: LeCun, Bottou, Bengio and Haffner,
+    "Gradient-based learning applied to document recognition" (1998), section V.
+    """
+    if part.width < NARROW * part.height or part.height < 0.4 * tall or part.height < 5:
+        return [part], []
+    seams = find_seams(part.mask, model)
+    columns = np.arange(part.width)
+    edges = [np.zeros(part.height), *(path for path, _ in seams), np.full(part.height, part.width)]
+    pieces, chances = [], []
+    for left, right, (_, chance) in zip(edges, edges[1:], [(None, None), *seams]):
+        inside = part.mask & (columns >= left[:, None]) & (columns < right[:, None])
+        if inside.any():
+            pieces.append(trimmed(part.left, part.top, inside, part.source))
+            chances.append(chance)
+    return pieces, chances[1:]
+
+
+def scaled(mask):
+    """Return a mask, bool (H, W), scaled to a height of 32: float32 (32, w), the share of ink in each point."""
+    width = max(1, round(mask.shape[1] * HEIGHT / mask.shape[0]))
+    return cv2.resize(mask.astype(np.float32), (width, HEIGHT), interpolation=cv2.INTER_AREA)
+
+
+@torch.no_grad()
+def find_seams(mask, model):
+    """Return [(path, chance)] of the likely cuts of a mask, bool (H, W), from left to right.
+
+    A path is the column of the cut in each row, float (H,); its chance is the mean of the network's along it.
+    """
+    ink = scaled(mask)
+    padded = np.pad(ink, ((0, 0), (8, 8 + -ink.shape[1] % 8)))
+    chances = model(torch.from_numpy(padded)[None, None])[0].sigmoid().numpy()[:, 8 : 8 + ink.shape[1]]
+    rows, found = np.arange(HEIGHT), []
+    for _ in range(MOST_CUTS):
+        path = _likeliest_path(chances)
+        chance = chances[rows, path].mean()
+        if chance < LIKELY:
+            break
+        found.append((path, chance))
+        chances = np.where(np.abs(np.arange(chances.shape[1]) - path[:, None]) < APART, 0, chances)
+    found.sort(key=lambda one: one[0].mean())
+    at = (np.arange(mask.shape[0]) + 0.5) * HEIGHT / mask.shape[0] - 0.5
+    scale = mask.shape[1] / ink.shape[1]
+    return [((np.interp(at, rows, path) + 0.5) * scale, float(chance)) for path, chance in found]
+
+
+def _likeliest_path(chances):
+    """Return the column in each row, int (h,), of the path from top to bottom along the greatest sum of chances.
+
+    From row to row it moves by at most two columns.
+    """
+    total, steps = chances[0], []
+    for row in chances[1:]:
+        around = np.pad(total, 2, constant_values=-np.inf)
+        ways = np.stack([around[shift : shift + len(total)] - 0.02 * abs(shift - 2) for shift in range(5)])
+        steps.append(ways.argmax(axis=0) - 2)
+        total = ways.max(axis=0) + row
+    path = [int(total.argmax())]
+    for step in reversed(steps):
+        path.append(path[-1] + int(step[path[-1]]))
+    return np.array(path[::-1])

@@ -1,0 +1,118 @@
+"""The network that tells one whole digit from anything else: its examples and its training.
+
+`python -m mnist_helpers.digit_or_not` trains it anew, on training digits alone.
+"""
+
+import cv2
+import numpy as np
+import torch
+
+from .boxes import boxes_of, overlaps
+from .candidates import find_candidates
+from .checkpoints import save_model
+from .cuts import NARROW
+from .data import Digits, load_mnist
+from .environment import seeded
+from .evaluation import evaluate
+from .handwriting import WEIGHTS
+from .loaders import SPLIT, ResidentLoader, stratified_split
+from .mnist_form import to_mnist_form
+from .models import build_model, count_parameters
+from .oddities import odd_page, odd_shapes
+from .pages import random_page
+from .training import fit
+
+PAGES, DIGITS, ODD, EPOCHS = 320, 40_000, 15_000, 7  # of the training
+
+
+def page_examples(digits, seeds):
+    """Return (forms uint8 (N, 28, 28), labels int64 (N,)) of candidates on pages: 1 for a whole digit, 0 for another.
+
+    A candidate counts as whole where its box and a digit's share at least 0.8 of what both cover, and as something
+    else where no digit's shares 0.65; what lies between is left out. Every third page is one without digits: what is
+    as narrow there as a 1 is left out, too.
+    """
+    forms, labels = [], []
+    for seed in seeds:
+        page = random_page(digits, seed, touching=0.5)
+        lattices, back, scale = find_candidates(page.image)
+        for lattice in lattices:
+            shared = overlaps(boxes_of(lattice.parts, back, scale), page.boxes).max(axis=1, initial=0)
+            clear = (shared >= 0.8) | (shared < 0.65)
+            forms += [form for form, keep in zip(lattice.forms, clear) if keep]
+            labels += (shared[clear] >= 0.8).tolist()
+        if seed % 3 == 0:
+            lattices, *_ = find_candidates(odd_page(seed))
+            pairs = [pair for lattice in lattices for pair in zip(lattice.parts, lattice.forms)]
+            odd = [form for part, form in pairs if part.width > NARROW * part.height]
+            forms, labels = forms + odd, labels + [0] * len(odd)
+    return np.array(forms, dtype=np.uint8).reshape(-1, 28, 28), np.array(labels, dtype=np.int64)
+
+
+def single_digits(digits, n, seed):
+    """Return n digits, uint8 (n, 28, 28): one half as they are, the other slanted and with other strokes."""
+    generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    chosen = digits.images[torch.randperm(len(digits), generator=generator)[:n]]
+    forms = chosen.numpy().copy()
+    for number in range(len(forms) // 2):
+        large = cv2.resize(forms[number], (84, 84), interpolation=cv2.INTER_CUBIC)
+        turn = cv2.getRotationMatrix2D((42, 42), random.uniform(-15, 15), 1.0)
+        turn[0, 1] += random.uniform(-0.25, 0.25)
+        change = random.choice([cv2.dilate, cv2.erode])
+        large = change(cv2.warpAffine(large, turn, (84, 84)), np.ones((2, 2)), iterations=int(random.integers(0, 5)))
+        forms[number] = to_mnist_form(large)
+    return forms
+
+
+def softened(forms, seed):
+    """Return forms, uint8 (N, 28, 28), every other one out of focus by up to 1.3 pixels: digits and others alike."""
+    random, soft = np.random.default_rng(seed), forms.copy()
+    for number in np.nonzero(random.random(len(forms)) < 0.5)[0]:
+        blurred = cv2.GaussianBlur(forms[number], (0, 0), random.uniform(0.3, 1.3)).astype(np.float32)
+        soft[number] = np.round(blurred * (255 / max(1.0, blurred.max())))
+    return soft
+
+
+def examples(digits, pages, n_digits, n_odd, seed):
+    """Return `Digits` whose labels say whether they are whole digits (1) or not (0), from pages and single shapes."""
+    on_pages, labels = page_examples(digits, range(seed, seed + pages))
+    singles, odd = single_digits(digits, n_digits, seed), odd_shapes(n_odd, seed)
+    images = softened(np.concatenate([on_pages, singles, odd]), seed)
+    labels = np.concatenate([labels, np.ones(len(singles), np.int64), np.zeros(len(odd), np.int64)])
+    return Digits(torch.from_numpy(images), torch.from_numpy(labels), digits.source, digits.folder, digits.checksums)
+
+
+def train(path=WEIGHTS):
+    """Train the network on training digits, print how it does on validation digits, and save it at `path`."""
+    digits = load_mnist()
+    training, validation = (digits.take(part) for part in stratified_split(digits.labels))
+    learn = examples(training, PAGES, DIGITS, ODD, seed=1_000_000)
+    check = examples(validation, PAGES // 10, DIGITS // 10, ODD // 10, seed=2_000_000)
+    arguments = {"width": 16, "outputs": 2}
+    with seeded(0):
+        model = build_model("resnet_small", **arguments)
+    loaders = [ResidentLoader(part, 128, "mnist", part is learn, device="cpu") for part in (learn, check)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
+    steps = EPOCHS * len(loaders[0])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    print(f"{len(learn):,} examples, {learn.labels.float().mean():.0%} of them digits", flush=True)
+    fit(model, *loaders, optimizer, EPOCHS, scheduler=schedule, progress=False)
+    loss, accuracy = evaluate(model, loaders[1])
+    print(f"on {len(check):,} examples made of validation digits: {accuracy:.2f} % right, loss {loss:.4f}")
+    card = {
+        "recipe": "digit_or_not",
+        "settings": {"normalisation": "mnist", "epochs": EPOCHS},
+        "model": "resnet_small",
+        "model_arguments": arguments,
+        "parameters": count_parameters(model),
+        "examples": len(learn),
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+        "split": SPLIT,
+        "data": digits.checksums,
+    }
+    save_model(model, path, card, half=True)
+
+
+if __name__ == "__main__":
+    train()
