@@ -14,15 +14,15 @@ import time
 import numpy as np
 import torch
 
-from mnist_helpers.boxes import match_boxes
 from mnist_helpers.checkpoints import load_model
 from mnist_helpers.data import load_mnist
 from mnist_helpers.environment import project_root
 from mnist_helpers.evaluation import BEST, score_on_test
 from mnist_helpers.files import write_atomically
 from mnist_helpers.handwriting import read_digits
+from mnist_helpers.handwriting.boxes import match_boxes
+from mnist_helpers.handwriting.pages import random_page
 from mnist_helpers.loaders import stratified_split
-from mnist_helpers.pages import random_page
 from mnist_helpers.statistics import wilson_interval
 
 FIRST_SEED = {False: 0, True: 500_000}  # of the pages, from validation and from test digits

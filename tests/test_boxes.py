@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mnist_helpers.boxes import match_boxes, overlaps
+from mnist_helpers.handwriting.boxes import match_boxes, overlaps
 
 
 def test_boxes_are_matched_each_once():

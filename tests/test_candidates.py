@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from test_handwriting import drawing
 
-from mnist_helpers.boxes import boxes_of, match_boxes
-from mnist_helpers.candidates import digit_form, find_candidates
+from mnist_helpers.handwriting.boxes import boxes_of, match_boxes
+from mnist_helpers.handwriting.candidates import digit_form, find_candidates
+from mnist_helpers.handwriting.pages import compose_page
+from mnist_helpers.handwriting.segmentation import find_parts
 from mnist_helpers.mnist_form import to_mnist_form
-from mnist_helpers.pages import compose_page
-from mnist_helpers.segmentation import find_parts
 
 
 def test_every_written_digit_is_among_the_likely_candidates():

@@ -9,7 +9,7 @@ from test_handwriting import written
 
 from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
-from mnist_helpers.boxes import match_boxes
+from mnist_helpers.handwriting.boxes import match_boxes
 from mnist_helpers.recipes import vary
 from mnist_helpers.studies import SearchError
 from mnist_helpers.training import TrainingError

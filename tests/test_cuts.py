@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from mnist_helpers.checkpoints import load_model
-from mnist_helpers.cuts import WEIGHTS, cut, find_seams
-from mnist_helpers.segmentation import find_parts, union
+from mnist_helpers.handwriting.cuts import WEIGHTS, cut, find_seams
+from mnist_helpers.handwriting.segmentation import find_parts, union
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,10 +2,10 @@ import pytest
 
 from mnist_helpers import predict
 from mnist_helpers.data import load_digits_sample, load_mnist
-from mnist_helpers.digit_or_not import examples, page_examples, single_digits
-from mnist_helpers.handwriting import WEIGHTS
+from mnist_helpers.handwriting.digit_or_not import examples, page_examples, single_digits
+from mnist_helpers.handwriting.oddities import odd_shapes
+from mnist_helpers.handwriting.reading import WEIGHTS
 from mnist_helpers.loaders import stratified_split
-from mnist_helpers.oddities import odd_shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from mnist_helpers import predict
-from mnist_helpers.boxes import match_boxes
-from mnist_helpers.candidates import Lattice
 from mnist_helpers.data import load_mnist
-from mnist_helpers.handwriting import best_sequence, draw_reading, read_digits
+from mnist_helpers.handwriting import draw_reading, read_digits
+from mnist_helpers.handwriting.boxes import match_boxes
+from mnist_helpers.handwriting.candidates import Lattice
+from mnist_helpers.handwriting.pages import compose_page
+from mnist_helpers.handwriting.reading import best_sequence
 from mnist_helpers.loaders import stratified_split
 from mnist_helpers.mnist_form import to_mnist_form
-from mnist_helpers.pages import compose_page
 from mnist_helpers.strokes import draw, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")

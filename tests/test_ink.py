@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.ink import find_ink, open_picture
-from mnist_helpers.ruling import usual_width
+from mnist_helpers.handwriting.ink import find_ink, open_picture
+from mnist_helpers.handwriting.ruling import usual_width
 
 
 def picture(ink=(30, 30, 60), paper=(240, 240, 230), width=6, shape=(200, 300)):

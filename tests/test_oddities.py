@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mnist_helpers.oddities import DRAW, KINDS, odd_drawing, odd_page, odd_shapes
+from mnist_helpers.handwriting.oddities import DRAW, KINDS, odd_drawing, odd_page, odd_shapes
 
 
 @pytest.mark.parametrize("kind", DRAW)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from test_handwriting import drawing
 
-from mnist_helpers.boxes import overlaps
+from mnist_helpers.handwriting.boxes import overlaps
+from mnist_helpers.handwriting.pages import RULINGS, compose_page, random_page
 from mnist_helpers.mnist_form import to_mnist_form
-from mnist_helpers.pages import RULINGS, compose_page, random_page
 
 
 @pytest.fixture

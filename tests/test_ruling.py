@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.ruling import stroke_width, without_ruling
+from mnist_helpers.handwriting.ruling import stroke_width, without_ruling
 
 
 def ring(mask, x, y, radius=20, width=5):

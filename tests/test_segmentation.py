@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.segmentation import find_parts, lines_of, skew, turn, union, usual_height
+from mnist_helpers.handwriting.segmentation import find_parts, lines_of, skew, turn, union, usual_height
 
 
 def page(places, size=30, shape=(300, 400)):

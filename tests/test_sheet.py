@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.sheet import find_sheet, sheet_alone
+from mnist_helpers.handwriting.sheet import find_sheet, sheet_alone
 
 PAPER, TABLE, INK = (235, 230, 220), (90, 60, 50), (30, 30, 60)
 CORNERS = np.array([[40, 30], [215, 20], [225, 170], [30, 165]], np.int32)

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from mnist_helpers.checkpoints import load_model
-from mnist_helpers.cuts import WEIGHTS
 from mnist_helpers.data import load_digits_sample, load_mnist
+from mnist_helpers.handwriting.cuts import WEIGHTS
+from mnist_helpers.handwriting.touching import examples, touching_piece
 from mnist_helpers.loaders import stratified_split
-from mnist_helpers.touching import examples, touching_piece
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,6 +1,6 @@
 """Pieces of ink in which digits touch, made of single digits: what the network that finds cuts is trained on.
 
-`python -m mnist_helpers.touching` trains it anew, on training digits alone.
+`python -m mnist_helpers.handwriting.touching` trains it anew, on training digits alone.
 """
 
 import cv2
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .checkpoints import save_model
+from ..checkpoints import save_model
+from ..data import load_mnist
+from ..environment import choose_device, has_bfloat16, seeded
+from ..evaluation import evaluation_mode
+from ..loaders import SPLIT, stratified_split
+from ..models import build_model, count_parameters
 from .cuts import HEIGHT, WEIGHTS, scaled
-from .data import load_mnist
-from .environment import choose_device, has_bfloat16, seeded
-from .evaluation import evaluation_mode
-from .loaders import SPLIT, stratified_split
-from .models import build_model, count_parameters
 from .oddities import odd_drawing
 from .segmentation import trimmed
 

@@ -1,26 +1,26 @@
 """The network that tells one whole digit from anything else: its examples and its training.
 
-`python -m mnist_helpers.digit_or_not` trains it anew, on training digits alone.
+`python -m mnist_helpers.handwriting.digit_or_not` trains it anew, on training digits alone.
 """
 
 import cv2
 import numpy as np
 import torch
 
+from ..checkpoints import save_model
+from ..data import Digits, load_mnist
+from ..environment import seeded
+from ..evaluation import evaluate
+from ..loaders import SPLIT, ResidentLoader, stratified_split
+from ..mnist_form import to_mnist_form
+from ..models import build_model, count_parameters
+from ..training import fit
 from .boxes import boxes_of, overlaps
 from .candidates import find_candidates
-from .checkpoints import save_model
 from .cuts import NARROW
-from .data import Digits, load_mnist
-from .environment import seeded
-from .evaluation import evaluate
-from .handwriting import WEIGHTS
-from .loaders import SPLIT, ResidentLoader, stratified_split
-from .mnist_form import to_mnist_form
-from .models import build_model, count_parameters
 from .oddities import odd_page, odd_shapes
 from .pages import random_page
-from .training import fit
+from .reading import WEIGHTS
 
 PAGES, DIGITS, ODD, EPOCHS = 320, 40_000, 15_000, 7  # of the training
 

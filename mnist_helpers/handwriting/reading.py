@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints import load_model
+from ..evaluation import BEST, predict
 from .boxes import boxes_of
 from .candidates import find_candidates
-from .checkpoints import load_model
-from .evaluation import BEST, predict
 
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
 LEAST = 0.3  # probability of being one whole digit that a piece of ink must have to be taken for one
@@ -143,7 +143,7 @@ def draw_reading(image, reading, ax=None):
     """
     import matplotlib.pyplot as plt  # here: slow to import, and reading needs none
 
-    from .plots import BLUE, RED
+    from ..plots import BLUE, RED
 
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 7 * np.shape(image)[0] / np.shape(image)[1]), layout="constrained")

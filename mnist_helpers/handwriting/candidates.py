@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .checkpoints import load_model
+from ..checkpoints import load_model
+from ..mnist_form import to_mnist_form
 from .cuts import WEIGHTS, cut
 from .ink import find_ink, open_picture
-from .mnist_form import to_mnist_form
 from .ruling import stroke_width, without_ruling
 from .segmentation import find_parts, lines_of, skew, turn, union, usual_height
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .mnist_form import to_mnist_form
+from ..mnist_form import to_mnist_form
 
 LETTERS = {  # their strokes on a field of 4 by 4; no D, O, S, Z and the like, which look like digits
     "A": ["04 20 44", "12 32"],
