@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from mnist_helpers import committees, records
 from mnist_helpers.__main__ import main
@@ -80,3 +81,13 @@ def test_several_processes_are_told_to_leave_it_to_one(trio, monkeypatch):
     monkeypatch.setattr(committees, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="train trio without torchrun"):
         committees.record_committee(trio, 0, device="cpu", allow_sample=True)
+
+
+def test_no_committee_takes_the_weights_of_another_run_of_its_member(trio):
+    options = {"device": "cpu", "allow_sample": True, "progress": False}
+    whole = records.record_run("one", 0, **options)
+    weights = load_model(records.member_path(whole), "cpu").state_dict()
+    short = records.record_run("one", 0, limit=100, **options)
+    assert records.member_path(short) != records.member_path(whole)
+    ours = load_model(records.member_path(whole), "cpu").state_dict()
+    assert all(torch.equal(ours[name], weights[name]) for name in weights)

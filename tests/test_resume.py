@@ -76,3 +76,42 @@ def test_a_second_copy_that_fails_is_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="no second copy of the state of training: there is no folder .*drive"):
         save_state(tmp_path / "state.pt", {"epoch": 1}, tmp_path / "drive")
     assert load_state(tmp_path / "state.pt", tmp_path / "drive") == {"epoch": 1}
+
+
+def test_of_several_states_the_one_with_the_most_epochs_is_taken(tmp_path):
+    """As on a machine that was started again from an old image, while the drive has the newer copy."""
+    path, drive = tmp_path / "state.pt", tmp_path / "drive"
+    drive.mkdir()
+    states = [{"epochs": [{}] * n} for n in range(4)]
+    save_state(path, states[1], drive)
+    save_state(path, states[3], drive)
+    save_state(path, states[2])
+    assert load_state(path, drive) == states[3] and load_state(path) == states[3]
+    files.previous_of(path).write_bytes(b"torn")
+    assert len((drive / "state.pt").read_bytes()) > 100
+    with pytest.warns(UserWarning, match=f"state.pt.previous is damaged, .*; {drive / 'state.pt'} is taken instead"):
+        assert load_state(path, drive) == states[3]
+
+
+def test_a_drive_that_is_not_mounted_is_not_made_on_the_local_disk(tmp_path):
+    with pytest.warns(UserWarning, match="no second copy of the state of training: there is no folder .*drive$"):
+        save_state(tmp_path / "state.pt", {"epoch": 1}, tmp_path / "drive")
+    assert not (tmp_path / "drive").exists()
+
+
+def test_states_whose_names_differ_after_a_dot_have_files_of_their_own(tmp_path):
+    for name in ("lr_0.1", "lr_0.01"):
+        for epoch in (1, 2):
+            save_state(tmp_path / name, {"run": name, "epoch": epoch})
+    (tmp_path / "lr_0.1").unlink()
+    assert load_state(tmp_path / "lr_0.1") == {"run": "lr_0.1", "epoch": 1}
+
+
+def test_what_could_not_be_read_again_is_not_written_and_said_in_our_words(tmp_path):
+    save_state(tmp_path / "state.pt", {"epoch": 1})
+    with pytest.raises(
+        CheckpointError, match="could not be read again, so it is not kept: .*there is .* in it"
+    ) as caught:
+        save_state(tmp_path / "state.pt", {"epoch": Malicious()})
+    assert "weights_only" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert load_state(tmp_path / "state.pt") == {"epoch": 1}
