@@ -218,7 +218,7 @@ def test_a_few_bytes_may_not_ask_for_any_memory(saved):
 
 def test_torchs_advice_to_run_the_code_in_a_file_is_not_passed_on(project):
     torch.save({"1.weight": Malicious()}, "plain.pth")
-    with pytest.raises(CheckpointError, match=r"there is builtins.exec in it, and only tensors and") as caught:
+    with pytest.raises(CheckpointError, match=r"there is [a-z_.]*exec in it, and only tensors and") as caught:
         load_weights(model_of(1), "plain.pth")
     assert "weights_only" not in str(caught.value)
 
@@ -244,13 +244,10 @@ def take_up_forged(path):
 
 
 def training_parts():
-    """Return model, optimizer and schedule after a step of training."""
+    """Return a model, optimizer and schedule."""
     model = model_of(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
-    model(torch.zeros(1, 784)).sum().backward()
-    optimizer.step(), scheduler.step()
-    return model, optimizer, scheduler
+    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2)
 
 
 # What is mutated, and how it is read: to which errors that may lead. Other loaders of files can be added here.
@@ -269,7 +266,10 @@ LOADERS = {
 @pytest.mark.parametrize("name", LOADERS)
 def test_mutated_files_are_refused_or_read(saved, name):
     """In a process that may use half a gigabyte and a minute: a thousand damaged files, and code that must not run."""
-    state = state_of(History([EpochResult(1, *[0.5] * 6)], GOOD), training_parts())
+    model, optimizer, scheduler = parts = training_parts()
+    model.eval()(torch.zeros(2, 784)).sum().backward()
+    optimizer.step(), scheduler.step()
+    state = state_of(History([EpochResult(1, *[0.5] * 6)], GOOD), parts)
     save_state("run.pt", state)
     torch.save(state, "plain.pt")
     torch.save({**state, "code": Malicious()}, "code.pt")
