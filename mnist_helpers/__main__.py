@@ -13,7 +13,7 @@ from .data import DataError, load_data
 from .distributed import process_group, rank
 from .evaluation import BEST
 from .recipes import RECIPES, vary
-from .records import described_run, record_run
+from .records import described_run, record_run, recorded_history
 from .results import comparison, result_rows, results_table
 from .training import TrainingError
 
@@ -30,7 +30,8 @@ def main(arguments=None):
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted: what is finished is kept; the same command goes on from there.", file=sys.stderr)
+        begins = "begins anew" if getattr(options, "card", None) else "goes on from there"
+        print(f"Interrupted: what is finished is kept; the same command {begins}.", file=sys.stderr)
         return 130
 
 
@@ -46,10 +47,8 @@ def parse(arguments=None):
 
     train = commands.add_parser("train", help="train a recipe and record the runs; recorded seeds are skipped")
     train.add_argument("recipe", nargs="?", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
-    train.add_argument("--card", metavar="FILE", help="instead: the same run again as this record or card describes")
-    train.add_argument(
-        "--seeds", type=seed, nargs="+", default=[0], metavar="SEED", help="one run for each (default 0)"
-    )
+    train.add_argument("--card", metavar="FILE", help="instead: the run of this record or card again, from the start")
+    train.add_argument("--seeds", type=seed, nargs="+", metavar="SEED", help="one run for each (default 0)")
     train.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
     train.add_argument("--allow-sample", action="store_true", help="without MNIST, train on the scikit-learn digits")
     train.add_argument("--copy", metavar="FOLDER", help="for a second copy of unfinished training, on a mounted drive")
@@ -128,13 +127,15 @@ def train_recipe(options):
     """Train and record one run for each seed, then print the table's rows of this recipe."""
     if (options.recipe is None) == (options.card is None):
         raise ValueError("name a recipe, or with --card the file of a run: one of the two")
+    if options.card and (options.seeds or options.allow_sample):
+        raise ValueError("--card names seed and digits: leave out --seeds and --allow-sample")
     if options.card:
         train_again(options)
         return
     recipe = RECIPES[options.recipe]
     record = record_committee if recipe.members else record_run
     with process_group(options.device) as device:
-        for number in options.seeds:
+        for number in options.seeds or [0]:
             if rank() == 0:
                 print(f"{options.recipe}, seed {number}", flush=True)
             made = record(recipe, number, device=device, allow_sample=options.allow_sample, copy=options.copy)
@@ -155,9 +156,14 @@ def train_again(options):
         made = record(**described | {"device": device}, copy=options.copy)
     if made is not None:
         print_run(made)
-        figures = "validation_accuracy", "validation_loss", "test_accuracy", "test_loss"
-        same = [made.get(figure) for figure in figures] == [card.get(figure) for figure in figures]
-        print(f"  {'to the last digit' if same else 'not exactly'} what {options.card} says")
+        print(f"  {'to the last digit' if same_figures(made, card) else 'not exactly'} what {options.card} says")
+
+
+def same_figures(made, card):
+    """Tell whether a record has all that a record or card says of losses, accuracies and predictions, by epoch too."""
+    figures = "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "test_predictions"
+    same = all(made.get(figure) == card[figure] for figure in figures if figure in card)
+    return same and ("history" not in card or recorded_history(made) == recorded_history(card))  # without seconds
 
 
 def print_run(record):

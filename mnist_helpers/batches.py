@@ -1,10 +1,18 @@
 """The batches that training is given: which of them is wrong, and how, in one sentence."""
 
+import re
 import warnings
 
 import torch
 
 LOWEST, HIGHEST = -1.5, 350  # of pixels, whichever normalisation, and brightened ones
+# How PyTorch words what a batch of a wrong type, labels or shape provokes
+TYPES = re.compile("same dtype|Input type|scalar type")
+OUTSIDE = re.compile("Target -?[0-9]+ is out of bounds")
+SHAPES = re.compile(
+    "shapes cannot be multiplied|channels, but got|input to conv|actual input size|Output size is too small|"
+    "D input .got|is invalid for input of size|expected input with shape|running_mean should contain|unflatten"
+)
 
 
 class BatchError(ValueError):
@@ -14,22 +22,26 @@ class BatchError(ValueError):
 
 
 class Watched:
-    """A loader's batches, of which the last is remembered. With `look`, the first one's pixels are looked at."""
+    """A loader's batches, of which the one in work is remembered. With `look`, the first one's pixels are looked at."""
 
     def __init__(self, loader, look=False, validation=False):
         self.loader, self.look, self.validation, self.number, self.batch = loader, look, validation, 0, None
 
     def __iter__(self):
+        batch = None
         for batch in self.loader:
             self.number, self.batch = self.number + 1, batch
-            if self.look and self.number == 1:
+            if self.look and self.number == 1 and isinstance(batch, (tuple, list)):
                 warn_of_odd_pixels(batch[0])
             yield batch
+            self.batch = None  # until the next one is there, what goes wrong is the loader's
+        self.batch = batch
 
     def fault(self, error, model):
-        """Return in one sentence what is wrong with the last batch, on which `model` failed with this error."""
+        """Return in one sentence what is wrong with the batch in work, or None where that is not the cause."""
+        found = None if self.batch is None else fault(error, model, self.batch)
         where = "in validation" if self.validation else f"batch {self.number}"  # there, labels are counted at the end
-        return f"{where}: {fault(error, model, *self.batch)}"
+        return found and f"{where}: {found}"
 
 
 def warn_of_odd_pixels(images):
@@ -45,21 +57,39 @@ def warn_of_odd_pixels(images):
         )
 
 
-def fault(error, model, images, labels):
-    """Return in one sentence what is wrong with a batch on which `model`, or the loss after it, failed."""
-    weights = next(model.parameters())
-    if "more than 1 value per channel" in str(error):
+def fault(error, model, batch):
+    """Return in one sentence what is wrong with a batch on which `model`, or the loss after it, failed.
+
+    Return None unless the error is one of those that a wrong batch is known to provoke: others speak for themselves.
+    """
+    try:
+        images, labels = batch
+    except (TypeError, ValueError):
+        images = labels = None
+    if not torch.is_tensor(images) or not torch.is_tensor(labels):
+        return f"it must be a pair of tensors (images, labels), and is {_kinds(batch)}"
+    said = str(error).partition("\n")[0]
+    if "more than 1 value per channel" in said:
         return (
             "it has a single image, and batch normalisation needs two: choose a batch size that leaves no remainder "
             "of one"
         )
-    if images.dtype != weights.dtype:
+    weights = next(model.parameters())
+    if TYPES.search(said) and images.dtype != weights.dtype:
         return f"its images are {_name(images.dtype)}, and the network's weights {_name(weights.dtype)}: convert them"
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+    if "target" in said and (labels.dtype != torch.int64 or labels.shape != images.shape[:1]):
         return f"its labels are {_name(labels.dtype)} {tuple(labels.shape)}, and must be int64 ({len(images)},)"
-    if "out of bounds" in str(error):
-        return f"a label is none of 0 to 9: {str(error).splitlines()[0]}"
-    return f"the network does not take its images {tuple(images.shape)}: {str(error).splitlines()[0]}"
+    if OUTSIDE.search(said):
+        return f"a label is none of 0 to 9: {said}"
+    if SHAPES.search(said):
+        return f"the network does not take its images {tuple(images.shape)}: {said}"
+    return None
+
+
+def _kinds(batch):
+    """Return what a batch consists of, in words."""
+    kinds = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, (tuple, list)) else ""
+    return f"a {type(batch).__name__}{kinds and f' of {kinds}'}"
 
 
 def _name(dtype):

@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import torch
 
 from .environment import choose_device, project_root, runs_folder, seeded
-from .files import sha256, write_atomically
+from .files import previous_of, sha256, write_atomically
 from .models import build_model
 
 FORMAT = 1  # of the cards; a reader refuses newer ones
@@ -44,7 +45,7 @@ def save_model(model, path, card, half=False):
     torch.save(state, buffer)
     content = buffer.getvalue()
     card = {"format": FORMAT, **card, "weights": "float16" if half else "float32", "sha256": sha256(content)}
-    previous = path.with_suffix(".previous")  # what the old card describes, until the new card is there
+    previous = previous_of(path)  # what the old card describes, until the new card is there
     write_atomically(path, content, previous if _is_described(path) else None)
     write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
     previous.unlink(missing_ok=True)
@@ -99,7 +100,14 @@ def load_safely(content, path):
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever an unsuitable file provokes within torch
-        raise CheckpointError(f"{path} holds no weights that can be read: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} holds no weights that can be read: {_reason(error)}") from error
+
+
+def _reason(error):
+    """Return in our words why torch refused a file: its own advise to let the code in the file run."""
+    if other := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"there is {other[1]} in it, and only tensors and plain values are read"
+    return f"it is damaged, or was not written by torch.save ({type(error).__name__})"
 
 
 def _unpack(content, path):
@@ -111,9 +119,11 @@ def _unpack(content, path):
 
 
 def _is_plain(name, value):
-    """Tell whether an entry is a layer's name and its numbers, which lie in memory one by one."""
+    """Tell whether an entry is a layer's name and its numbers, each of which takes its place in the file."""
     odd = not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.is_nested or value.is_quantized
-    return not odd and value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
+    if odd or value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
+        return False
+    return value.nbytes <= value.untyped_storage().nbytes()  # else few bytes could ask for any memory
 
 
 def _check(state, model, path):
@@ -138,7 +148,7 @@ def _check(state, model, path):
 
 def _described_content(path, card):
     """Return the content of the weights that a card describes, whatever a process that was killed left of a pair."""
-    for one in (path, path.with_suffix(".previous")):
+    for one in (path, previous_of(path)):
         if one.exists() and sha256(content := read_file(one)) == card.get("sha256"):
             return content
     if not path.exists():

@@ -35,7 +35,7 @@ def record_committee(recipe, seed=0, **options):
             member = RECIPES[name]
             own_seed = seed * recipe.members.count(name) + recipe.members[:place].count(name)
             record = record_run(member, own_seed, device=device, **options)
-            saved = load_model(member_path(member, own_seed, device), device)
+            saved = load_model(member_path(record), device)
             network.load_state_dict(saved.state_dict())
             history.epochs += recorded_history(record).epochs
         return history

@@ -38,6 +38,11 @@ def write_atomically(path, content, previous=None):
             temporary.unlink()
 
 
+def previous_of(path):
+    """Return where the file before the one at `path` is kept: beside it, under its whole name and `.previous`."""
+    return path.with_name(f"{path.name}.previous")
+
+
 def sha256(data):
     """Return the SHA-256 of bytes-like `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -16,7 +16,9 @@ import numpy as np
 from .files import sha256, write_atomically
 
 SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")  # torchvision's names
-TIMEOUT = 7  # seconds a mirror may stay silent; two rounds over two mirrors make half a minute at the worst
+# Seconds that an address of a mirror may stay silent: two rounds over two mirrors of one address are half a minute. One
+# with several is waited for at each of them, and headers that drip are waited for as long as they come.
+TIMEOUT = 7
 SLOWEST = 10_000  # bytes that a mirror must bring a second, after that
 _failed_downloads = {}  # set -> what each mirror did: this process does not ask them again
 
@@ -219,7 +221,7 @@ def _fetch(url, file, md5):
 
 
 def _receive(url, limit):
-    """Return what a mirror sends, up to `limit` bytes; TimeoutError if it is silent or drips."""
+    """Return what a mirror sends, up to `limit` bytes; TimeoutError if it is silent, or drips after the headers."""
     received, start = bytearray(), time.monotonic()
     with urllib.request.build_opener(_KeepsHttps).open(url, timeout=TIMEOUT) as response:
         while len(received) < limit and (piece := response.read1(1 << 16)):

@@ -1,7 +1,9 @@
 """Records of finished runs, one small JSON file each."""
 
+import contextlib
 import glob
 import json
+import os
 import shutil
 import warnings
 from copy import deepcopy
@@ -14,7 +16,7 @@ from .data import load_data, load_part
 from .distributed import first_on_its_machine, rank, shared
 from .environment import choose_device, project_root, quick_mode, runs_folder
 from .evaluation import predict_logits, score_on_test
-from .files import write_atomically
+from .files import sha256, write_atomically
 from .loaders import SPLIT, make_loaders
 from .recipes import RECIPES, find_recipe, vary
 from .runs import run
@@ -40,15 +42,15 @@ def record_run(
     """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
 
     A run that is already recorded there, with the same settings on the same kind of device, is not trained again; one
-    that was broken off goes on after its last finished epoch. Under torchrun only the first process gets and writes
-    the record; the others get None, or what was recorded before.
+    that was broken off goes on after its last finished epoch, unless it is trained `again`. Under torchrun only the
+    first process gets and writes the record; the others get None, or what was recorded before.
 
     Args:
         recipe: its name, or a `Recipe`.
         digits: for training and validation; MNIST, or the sample if `allow_sample`, unless given.
         seed, device, progress, limit, train: as for `runs.run`.
-        copy: a folder for a second copy of the state of unfinished training, on a mounted drive say.
-        again: train it even if it is recorded; the new record takes the old one's place.
+        copy: a folder for a second copy of the state of unfinished training, on a mounted drive say; it must exist.
+        again: train it from the start, even if it is recorded or begun; the new record takes the old one's place.
 
     Raises:
         ValueError: no such recipe.
@@ -64,8 +66,11 @@ def record_run(
         if progress and rank() == 0:
             print(f"{recipe.name}, seed {seed} is recorded already, and not trained again")
         return known
-    folders = [None if train else runs_folder() / "unfinished", None if train or copy is None else Path(copy)]
-    unfinished, copy = (folder and folder / f"{recipe.name}-{device.type}-seed{seed}" for folder in folders)
+    name = _unfinished_name(recipe, seed, digits, device, limit)
+    unfinished = None if train else runs_folder() / "unfinished" / name
+    copy = None if train or copy is None else _inner_folder(Path(copy), name)
+    if again and rank() == 0:
+        _remove(unfinished, copy)
     options = {"device": device, "progress": progress, "limit": limit, "train": train}
     finished = run(recipe, digits, seed, unfinished=unfinished, copy=copy, **options)
     result = finished.record
@@ -75,14 +80,32 @@ def record_run(
     if seed == 0 and digits.source == "mnist" and not recipe.study and limit is None:
         paths.append(runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
     if any(recipe.name in one.members for one in RECIPES.values()):
-        paths.append(member_path(recipe, seed, device))
+        paths.append(member_path(result))
     if paths:
         keep_weights(finished, digits, *paths)
     file = f"{result['source']}-{result['trained_on']}-{result['device']}-seed{seed}.json"
     write_atomically(_record_path(recipe, file), json.dumps(result, indent=1) + "\n")
-    for folder in filter(None, (unfinished, copy)):
-        shutil.rmtree(folder, ignore_errors=True)
+    _remove(unfinished, copy)
     return result
+
+
+def _unfinished_name(recipe, seed, digits, device, limit):
+    """Return the name of a folder for the state of this run, and of no other one."""
+    facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode()]
+    return f"{recipe.name[:60]}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
+
+
+def _inner_folder(folder, name):
+    """Return a folder of this name, made where the outer one exists: a drive that has gone is not made anew."""
+    if os.path.isdir(folder):
+        with contextlib.suppress(OSError):  # of which `save_state` warns
+            os.makedirs(folder / name, exist_ok=True)
+    return folder / name
+
+
+def _remove(*folders):
+    for folder in filter(None, folders):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record_path(recipe, file):
@@ -102,9 +125,10 @@ def _recorded(recipe, seed, digits, device, limit):
     return None
 
 
-def member_path(recipe, seed, device):
-    """Return where this machine keeps the weights of a run that a committee may call in."""
-    return runs_folder() / "members" / f"{recipe.name}-{device.type}-seed{seed}.pth"
+def member_path(record):
+    """Return where this machine keeps the weights of a recorded run that a committee may call in."""
+    run = f"{record['source']}-{record['trained_on']}-{record['device']}-seed{record['seed']}"
+    return runs_folder() / "members" / f"{record['recipe']}-{run}.pth"
 
 
 def keep_weights(finished, digits, *paths):

@@ -142,9 +142,9 @@ def epochs(
                     f"epoch {epoch}, {error}. Try a learning rate below {rate:g}, and check that the images are finite"
                 ) from None
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-                if not watched.number:  # it failed before the first batch
+                if (fault := watched.fault(error, model)) is None:
                     raise
-                raise BatchError(f"epoch {epoch}, {watched.fault(error, model)}") from error
+                raise BatchError(f"epoch {epoch}, {fault}") from error
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(validated[0])
         elif scheduler is not None and not per_batch:
@@ -190,7 +190,8 @@ def fit(
     """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
 
     Ctrl-C ends training early and keeps history and best state; the model then has the weights of the last finished
-    epoch. A line is printed when a stepwise schedule lowers the rate after an epoch.
+    epoch, or of the best one with `restore_best`. A line is printed when a stepwise schedule lowers the rate after an
+    epoch.
 
     Args:
         after: the `History` of training that this one continues: its epochs come first in the new history, and the
@@ -199,23 +200,30 @@ def fit(
         restore_best: put the best epoch's weights (see `History.best`) into the model at the end.
         progress: show a progress bar.
         checkpoint: a file in which the state of training is kept after every epoch.
-        copy: a folder for a second copy of it, on a mounted drive say, whose failure is a warning.
-        resume: go on from a state of training, whose epochs count among the `n_epochs`: what
-            `resume.load_state` returned, or "auto" for that of `checkpoint` or its copy, if there is one.
+        copy: a folder for a second copy of it, on a mounted drive say, whose failure is a warning; it must exist.
+        resume: go on from a state of training, whose epochs count among the `n_epochs` (with as many or more, there is
+            nothing to train): what `resume.load_state` returned, or "auto" for that of `checkpoint` or its copy, if
+            there is one. It ends as if it had not been broken off, bit for bit, where batches are a function of the
+            epoch, as those of `loaders` are: not with a loader that has a random generator of its own, or with
+            transforms that draw from `numpy.random` or `random`, since their state is not kept.
         companions: what else has a state that belongs to training's, such as a `torch.optim.swa_utils.AveragedModel`
             that a hook of the optimizer updates.
         **options: as for `epochs`: loss_function, scheduler, per_batch, seed, combine.
 
     Raises:
-        CheckpointError: the state cannot be read, or is that of another model, optimizer or scheduler.
+        CheckpointError: the state cannot be read, or is that of another model, optimizer or scheduler, another seed, or
+            one that continues another training; or what is to be kept could not be read again.
+        ValueError: options that contradict each other; see also `epochs`.
         TrainingError, BatchError: the loss became NaN or infinite; a batch is wrong. After these and all other errors
             the model has the weights of the last finished epoch, and the exception's `history` holds the epochs.
     """
     if validation_loader is None and (patience is not None or restore_best):
         raise ValueError("without a validation loader there is no best epoch: leave out patience and restore_best")
+    if isinstance(resume, str) and (resume != "auto" or checkpoint is None):
+        raise ValueError(f'resume={resume!r} cannot be: give resume="auto" with the file as checkpoint')
     plain, scheduler = getattr(model, "module", model), options.get("scheduler")  # without what `distributed` wraps
-    parts = [plain, optimizer, scheduler, *companions]
-    history, before = _begun(after, load_state(checkpoint, copy) if resume == "auto" else resume, parts)
+    parts, seed = [plain, optimizer, scheduler, *companions], options.get("seed", 0)
+    history, before = _begun(after, load_state(checkpoint, copy) if resume == "auto" else resume, parts, seed)
     options["first_epoch"] = len(history) + 1
     results = epochs(model, train_loader, validation_loader, optimizer, before + n_epochs - len(history), **options)
     with tqdm(total=n_epochs, initial=len(history) - before, unit="epoch", disable=not progress) as bar:
@@ -223,29 +231,38 @@ def fit(
             while not (early := _is_enough(history, patience, before)) and (result := next(results, None)):
                 history = history.extended(result, _copy_state(plain))
                 if checkpoint is not None:
-                    save_state(checkpoint, state_of(history, parts), copy)
+                    save_state(checkpoint, state_of(history, parts, seed, before), copy)
                 _tell(bar, result, optimizer, None if options.get("per_batch") else scheduler)
             if early:
                 history.stopped = "early"
                 bar.write(f"Stopped early after epoch {len(history)}: no lower validation loss for {patience} epochs")
+            if restore_best and history.best_state is not None:
+                plain.load_state_dict(history.best_state)
         except (Exception, KeyboardInterrupt) as error:
-            plain.load_state_dict(history.last_state)
-            error.history = history
-            if not isinstance(error, KeyboardInterrupt):
+            interrupted, error.history = isinstance(error, KeyboardInterrupt), history
+            _put_back(plain, restore_best and interrupted and history.best_state or history.last_state, error)
+            if not interrupted:
                 raise
             history.stopped = "interrupted"
             bar.write(f"Interrupted: {len(history)} finished epochs and the best state are kept")
-    if restore_best and history.best_state is not None:
-        plain.load_state_dict(history.best_state)
     return history
 
 
-def _begun(after, state, parts):
+def _put_back(model, state, error):
+    """Give the model the weights of a finished epoch; where that fails too, raise the first error with a note."""
+    try:
+        model.load_state_dict(state)
+    except Exception as second:  # such as a GPU's that takes nothing any more
+        error.add_note(f"The weights of the last finished epoch, in its `history`, could not be put back: {second}")
+        raise error from None
+
+
+def _begun(after, state, parts, seed):
     """Return (history so far, how many of its epochs are `after`'s), the model as it was put by a state, if any."""
     history = History(list(after.epochs), after.best_state) if after is not None else History()
     before = len(history)
     if state is not None:
-        history = take_up(state, parts)
+        history = take_up(state, parts, None if rank() else seed, history.epochs)  # the first process's is kept
     history.last_state = _copy_state(parts[0])
     return history, before
 

@@ -30,7 +30,8 @@ def trio(project, monkeypatch):
 def test_a_committee_is_scored_as_its_members_together(trio):
     record = committees.record_committee(trio, 1, device="cpu", allow_sample=True, progress=False)
     members = ("one", 2), ("other", 1), ("one", 3)
-    paths = [records.member_path(RECIPES[name], seed, torch.device("cpu")) for name, seed in members]
+    made = {(one["recipe"], one["seed"]): one for one in records.load_records()}
+    paths = [records.member_path(made[member]) for member in members]
     scores = [score_on_test(load_model(path, "cpu"), source="sklearn-digits") for path in paths]
     together = committee([score.logits for score in scores])
     assert record["test_predictions"] == "".join(str(digit) for digit in together.argmax(1).tolist())
@@ -57,9 +58,8 @@ def test_members_are_trained_once(trio, monkeypatch):
 
 def test_a_member_whose_weights_are_gone_is_named(trio):
     options = {"device": "cpu", "allow_sample": True, "progress": False}
-    records.record_run("one", 0, **options)
-    records.member_path(RECIPES["one"], 0, torch.device("cpu")).unlink()
-    with pytest.raises(CheckpointError, match="one-cpu-seed0"):
+    records.member_path(records.record_run("one", 0, **options)).unlink()
+    with pytest.raises(CheckpointError, match="one-sklearn-digits-[0-9]+-cpu-seed0"):
         committees.record_committee(trio, 0, **options)
 
 
@@ -81,3 +81,13 @@ def test_several_processes_are_told_to_leave_it_to_one(trio, monkeypatch):
     monkeypatch.setattr(committees, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="train trio without torchrun"):
         committees.record_committee(trio, 0, device="cpu", allow_sample=True)
+
+
+def test_no_committee_takes_the_weights_of_another_run_of_its_member(trio):
+    options = {"device": "cpu", "allow_sample": True, "progress": False}
+    whole = records.record_run("one", 0, **options)
+    weights = load_model(records.member_path(whole), "cpu").state_dict()
+    short = records.record_run("one", 0, limit=100, **options)
+    assert records.member_path(short) != records.member_path(whole)
+    ours = load_model(records.member_path(whole), "cpu").state_dict()
+    assert all(torch.equal(ours[name], weights[name]) for name in weights)

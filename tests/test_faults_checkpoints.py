@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -16,9 +17,10 @@ from mnist_helpers import files, records
 from mnist_helpers.checkpoints import CheckpointError, load_model, load_weights, save_model
 from mnist_helpers.environment import seeded
 from mnist_helpers.files import sha256
+from mnist_helpers.history import EpochResult, History
 from mnist_helpers.models import mlp_baseline
 from mnist_helpers.recipes import RECIPES
-from mnist_helpers.resume import SEAL, load_state, save_state
+from mnist_helpers.resume import SEAL, load_state, save_state, state_of, take_up
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}}
@@ -149,7 +151,11 @@ FORGERIES = {
     "a sparse tensor": ({**GOOD, "1.weight": GOOD["1.weight"].to_sparse()}, "holds no (state dict|weights)"),
     "a tensor without numbers": ({**GOOD, "1.weight": GOOD["1.weight"].to("meta")}, "holds no state dict"),
     "complex numbers": ({**GOOD, "1.weight": GOOD["1.weight"].cfloat()}, "holds no state dict"),
-    "a tensor of any size": ({**GOOD, "1.weight": torch.zeros(1).expand(10**6, 10**6)}, "1.weight is 1000000x1000000"),
+    "a tensor of any size": ({**GOOD, "1.weight": torch.zeros(1).expand(10**6, 10**6)}, "holds no state dict"),
+    "a tensor that repeats its numbers": (
+        {**GOOD, "1.weight": torch.ones(1, 784).expand(8, 784)},
+        "holds no state dict",
+    ),
 }
 
 
@@ -199,22 +205,49 @@ def test_a_card_may_not_ask_for_any_memory(saved, arguments):
     assert in_child(work) < 30_000, "kilobytes; the first layer of 30,000 neurons would take 94,000"
 
 
+def test_a_few_bytes_may_not_ask_for_any_memory(saved):
+    """A tensor may have one number in the file and any shape; the card beside it asks for that shape."""
+    state = {**GOOD, "1.weight": torch.zeros(1).expand(10**9, 784)}
+    forge(saved, state)
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": {"width": 10**9}}))
+    assert saved.stat().st_size < 50_000
+    with pytest.raises(CheckpointError, match="small.pth holds no state dict"):
+        load_model(saved, "cpu")
+
+
+def test_torchs_advice_to_run_the_code_in_a_file_is_not_passed_on(project):
+    torch.save({"1.weight": Malicious()}, "plain.pth")
+    with pytest.raises(CheckpointError, match=r"there is [a-z_.]*exec in it, and only tensors and") as caught:
+        load_weights(model_of(1), "plain.pth")
+    assert "weights_only" not in str(caught.value)
+
+
 def resident():
     """Return the bytes of address space that this process has."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def forge_bytes(path, content):
-    path.write_bytes(content)
+def load_model_forged(path):
+    """Load weights whose card has their checksum, so that they reach the reader behind it."""
     card = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": sha256(content)}))
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": sha256(path.read_bytes())}))
+    load_model(path, "cpu")
 
 
-def load_state_forged(path):
+def take_up_forged(path):
+    """Take up a state of training under the right checksum, so that it reaches what stands behind it."""
     content = path.read_bytes()
     path.write_bytes(SEAL + sha256(content).encode() + b"\n" + content)
-    load_state(path)
+    take_up(load_state(path), training_parts(), 0)
+
+
+def training_parts():
+    """Return a model, optimizer and schedule."""
+    model = model_of(1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2)
 
 
 # What is mutated, and how it is read: to which errors that may lead. Other loaders of files can be added here.
@@ -222,8 +255,10 @@ LOADERS = {
     "weights": ("small.pth", lambda path: load_weights(model_of(1), path), CheckpointError),
     "model": ("small.pth", lambda path: load_model(path, "cpu"), CheckpointError),
     "card": ("small.json", lambda path: load_model(path.with_suffix(".pth"), "cpu"), CheckpointError),
+    "model with the right checksum": ("small.pth", load_model_forged, CheckpointError),
     "state": ("run.pt", load_state, CheckpointError),
-    "state with the right checksum": ("plain.pt", load_state_forged, CheckpointError),
+    "state with the right checksum": ("plain.pt", take_up_forged, CheckpointError),
+    "state with code in it": ("code.pt", take_up_forged, CheckpointError),
     "record": ("record.json", records._read_record, ValueError),
 }
 
@@ -231,8 +266,13 @@ LOADERS = {
 @pytest.mark.parametrize("name", LOADERS)
 def test_mutated_files_are_refused_or_read(saved, name):
     """In a process that may use half a gigabyte and a minute: a thousand damaged files, and code that must not run."""
-    save_state("run.pt", {"epochs": [], "parts": [GOOD, Malicious.__name__]})
-    torch.save({"epochs": [], "code": Malicious()}, "plain.pt")
+    model, optimizer, scheduler = parts = training_parts()
+    model.eval()(torch.zeros(2, 784)).sum().backward()
+    optimizer.step(), scheduler.step()
+    state = state_of(History([EpochResult(1, *[0.5] * 6)], GOOD), parts)
+    save_state("run.pt", state)
+    torch.save(state, "plain.pt")
+    torch.save({**state, "code": Malicious()}, "code.pt")
     record = {key: 0 for key in (*records.FIELDS, *records.KEY, "seed")}
     saved.with_name("record.json").write_text(json.dumps({**record, "settings": RECIPES["lenet5"].settings()}))
     file, load, errors = LOADERS[name]
@@ -242,7 +282,7 @@ def test_mutated_files_are_refused_or_read(saved, name):
     def work():
         limit = resident() + 500_000_000
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        refused, start = 0, time.monotonic()
+        refused, start, reasons = 0, time.monotonic(), set()
         for mutated in [*mutations(whole, 1000), b"[" * 100_000, b'{"a":' * 100_000]:
             path.write_bytes(mutated)
             try:
@@ -250,9 +290,12 @@ def test_mutated_files_are_refused_or_read(saved, name):
             except errors as error:
                 assert len(str(error).splitlines()) == 1, error
                 refused += 1
+                reasons.add("checksum" if re.search("SHA-256 differs|is damaged, or no state", str(error)) else "other")
         assert time.monotonic() - start < 60
-        return refused
+        return refused, reasons
 
-    refused = in_child(work)
-    assert isinstance(refused, int) and refused > 200, refused
+    outcome = in_child(work)
+    assert isinstance(outcome, tuple) and outcome[0] > 200, outcome
+    if "right checksum" in name:
+        assert outcome[0] < 1000 and "other" in outcome[1], "some are read, and others refused by what reads them"
     assert not (path.parent / "pwned").exists()

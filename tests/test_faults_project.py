@@ -249,3 +249,27 @@ def test_every_test_that_the_readme_names_exists():
     assert [name for name in named if f"def {name}(" not in tests] == []
     rows = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith(("| fault", "|--"))]
     assert all(line.count(" | ") == 2 and "`test_" in line for line in rows), "fault, what happens, test"
+
+
+def test_trained_again_means_every_figure_and_prediction(short, capsys):
+    """The record with one prediction, or one epoch's loss, changed is not what is trained again."""
+    options = {"device": "cpu", "progress": False, "limit": 200, "digits": load_digits_sample()}
+    made = record_run("network", 4, **options)
+    predictions = made["test_predictions"]
+    swapped = {"test_predictions": predictions[1:] + predictions[:1]}
+    history = [made["history"][0] | {"train_loss": made["history"][0]["train_loss"] + 1e-12}, *made["history"][1:]]
+    slower = [epoch | {"seconds": 99.0} for epoch in made["history"]]
+    for change, answer in (
+        (swapped, "not exactly"),
+        ({"history": history}, "not exactly"),
+        ({"history": slower}, "to the last digit"),
+    ):
+        Path("record.json").write_text(json.dumps(made | change))
+        assert main(["train", "--card", "record.json"]) == 0
+        assert f"{answer} what record.json says" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--seeds", "1"], ["--allow-sample"]])
+def test_what_a_card_says_itself_is_no_option_beside_it(project, capsys, options):
+    assert main(["train", "--card", str(ROOT / "saved_models" / "Network.json"), *options]) == 2
+    assert "--card names seed and digits: leave out --seeds and --allow-sample" in capsys.readouterr().err

@@ -1,9 +1,11 @@
 """What happens to training when batches are wrong, processes are killed, and Ctrl-C is pressed."""
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from faults import die, in_child
@@ -17,12 +19,13 @@ import mnist_helpers
 from mnist_helpers import plots
 from mnist_helpers.augment import Augmentation
 from mnist_helpers.batches import BatchError
+from mnist_helpers.checkpoints import CheckpointError
 from mnist_helpers.data import Digits
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import fit_temperature, predict_logits
 from mnist_helpers.loaders import ResidentLoader, make_loaders
 from mnist_helpers.models import network
-from mnist_helpers.resume import load_state
+from mnist_helpers.resume import load_state, state_of
 from mnist_helpers.training import TrainingError, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,6 +173,7 @@ def test_a_training_that_stopped_early_stops_there_again_and_trains_no_further(d
 
 def test_a_second_copy_is_taken_up_where_the_first_is_gone(digits, tmp_path):
     drive = tmp_path / "drive"
+    drive.mkdir()
     in_child(
         lambda: Training(digits).run(checkpoint=tmp_path / "vm" / "run.pt", copy=drive, loss_function=killed_in(9))
     )
@@ -183,7 +187,7 @@ def test_a_second_copy_is_taken_up_where_the_first_is_gone(digits, tmp_path):
 @pytest.mark.filterwarnings("default:no second copy")
 def test_a_drive_that_fails_never_stops_training(digits, tmp_path):
     (tmp_path / "drive").write_text("no folder")
-    with pytest.warns(UserWarning, match="no second copy of the state of training: .*drive.run.pt cannot be written"):
+    with pytest.warns(UserWarning, match="no second copy of the state of training: there is no folder .*drive$"):
         history = Training(digits).run(checkpoint=tmp_path / "run.pt", copy=tmp_path / "drive")
     assert history == Training(digits).run() and len(load_state(tmp_path / "run.pt")["epochs"]) == N_EPOCHS
 
@@ -215,6 +219,15 @@ WRONG = {  # what happens to the images and labels of a batch, and what the sent
         lambda images, labels: (images * torch.nan, labels),
         "loss is nan. Try a learning",
     ),
+    "NumPy's arrays": (
+        lambda images, labels: (images.numpy(), labels.numpy()),
+        "it must be a pair of tensors .images, labels., and is a tuple of ndarray, ndarray",
+    ),
+    "three parts": (
+        lambda images, labels: (images, labels, labels),
+        "it must be a pair of tensors .images, labels., and is a tuple of Tensor, Tensor, Tensor",
+    ),
+    "a dict": (lambda images, labels: {"image": images, "label": labels}, "must be a pair of .*, and is a dict$"),
     "a single image": (
         lambda images, labels: (images[:1], labels[:1]),
         "a single image, and batch norm",
@@ -232,7 +245,7 @@ class Spoilt:
     def __iter__(self):
         for images, labels in self.loader:
             self.number += 1
-            yield self.spoil(images, labels) if self.number == self.batch else (images, labels)
+            yield self.spoil(images, labels) if self.number == self.batch else (images, labels)  # counted from 1
 
 
 # In validation the others are no error, or one of all batches together
@@ -377,3 +390,128 @@ def test_ctrl_c_at_any_line_leaves_whole_epochs(digits, tmp_path):
         n_kept = 0 if kept is None else len(kept["epochs"])
         assert len(history) - 1 <= n_kept <= len(history)
     assert outcomes["returned"] > 100 and outcomes["raised"] < 20
+
+
+def test_a_state_is_taken_up_by_the_training_that_it_is_of_alone(digits, tmp_path):
+    """Two seeds whose copies have one name, and two trainings of which one continues the other."""
+    (tmp_path / "drive").mkdir()
+    options = {"copy": tmp_path / "drive", "resume": "auto"}
+    history = Training(digits).run(2, checkpoint=tmp_path / "s0" / "r.pt", seed=0, **options)
+    other = Training(digits, weights=7)
+    before = {name: value.clone() for name, value in other.model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="is that of seed 0, not 1: remove it"):
+        other.run(2, checkpoint=tmp_path / "s1" / "r.pt", seed=1, **options)
+    same(other.model.state_dict(), before)
+    state = load_state(tmp_path / "s0" / "r.pt")
+    for after in (history, Training(digits).run(1, seed=3)):
+        with pytest.raises(CheckpointError, match="is that of one that continues another"):
+            Training(digits).run(2, resume=state, seed=0, after=after)
+    continued = Training(digits).run(1, checkpoint=tmp_path / "c.pt", seed=0, after=history)
+    assert Training(digits).run(1, resume=load_state(tmp_path / "c.pt"), seed=0, after=history) == continued
+    with pytest.raises(CheckpointError, match="is that of one that continues another"):
+        Training(digits).run(1, resume=load_state(tmp_path / "c.pt"), seed=0)
+
+
+@pytest.mark.parametrize("companions", [False, True])
+def test_a_state_that_does_not_fit_leaves_model_and_optimizer_as_they_were(digits, companions):
+    """Another width, or all but the last part fits: without care the first layers would be overwritten."""
+    other = Training(digits, lambda: network((16,) if companions else (16, 8), dropout=0.3, batch_norm=True))
+    state = state_of(other.run(1), [other.model, other.optimizer, other.scheduler], seed=5)
+    ours = Training(digits, weights=7)
+    if companions:
+        ours.companions = [AveragedModel(ours.model)]
+        state["classes"].append("AveragedModel")
+        state["parts"].append({"n_averaged": torch.tensor(1)})
+    before = deepcopy(ours.states())
+    with pytest.raises(CheckpointError, match="another model, optimizer or schedule"):
+        ours.run(2, resume=state)
+    same(ours.states(), before)
+
+
+def test_numpy_numbers_in_an_optimizer_are_kept_as_plain_ones(digits, tmp_path):
+    def training():
+        made = Training(digits)
+        made.optimizer = Adam(made.model.parameters(), lr=np.logspace(-3, -1, 3)[0])
+        made.scheduler = lr_scheduler.MultiStepLR(made.optimizer, [1, 3], np.float64(0.1))
+        return made
+
+    file, seed = tmp_path / "run.pt", np.int64(5)
+    training().run(2, checkpoint=file, seed=seed)
+    assert training().run(checkpoint=file, resume="auto", seed=seed) == training().run(seed=5)
+
+
+@pytest.mark.parametrize("options", [{"resume": "auto"}, {"resume": "run.pt", "checkpoint": "run.pt"}])
+def test_resume_without_a_file_to_resume_from_is_one_sentence(digits, options):
+    with pytest.raises(ValueError, match='give resume="auto" with the file as checkpoint'):
+        Training(digits).run(1, **options)
+
+
+class FailedFirst(Exception):
+    pass
+
+
+def test_where_the_weights_cannot_be_put_back_the_first_error_counts_and_history_survives(digits, monkeypatch):
+    """As after a GPU's failure, when every further call fails too."""
+    training = Training(digits)
+
+    def loss_function(logits, labels):
+        monkeypatch.setattr(training.model, "load_state_dict", lambda state: {}["a CUDA error"])
+        raise FailedFirst
+
+    with pytest.raises(FailedFirst) as caught:
+        training.run(1, loss_function=loss_function)
+    assert len(caught.value.history) == 0 and "could not be put back" in caught.value.__notes__[0]
+
+
+def test_ctrl_c_while_the_best_weights_are_put_in_is_an_interrupt_like_others(digits, monkeypatch):
+    training = Training(digits)
+    load, calls = training.model.load_state_dict, []
+
+    def interrupted_once(state):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return load(state)
+
+    monkeypatch.setattr(training.model, "load_state_dict", interrupted_once)
+    history = training.run(2, restore_best=True)
+    assert history.stopped == "interrupted" and len(history) == 2
+    same(training.model.state_dict(), history.best_state)
+
+
+UNRELATED = {  # errors of which no batch is the cause, although its images are doubles
+    "memory": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    "a worker": RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+    "a mistake in the loss": TypeError("unsupported operand type(s) for +: 'Tensor' and 'str'"),
+    "a schedule at its end": ValueError("Tried to step 21 times. The specified number of total steps is 20"),
+}
+
+
+@pytest.mark.parametrize("error", UNRELATED.values(), ids=UNRELATED)
+def test_an_error_that_no_batch_caused_comes_as_it_is(digits, error):
+    training = Training(digits, lambda: small_mlp().double())
+    training.loaders = [Spoilt(loader, 0, None) for loader in training.loaders]
+
+    def loss_function(logits, labels):
+        raise error
+
+    training.model.forward = lambda images, forward=training.model.forward: forward(images.double())
+    with pytest.raises(type(error)) as caught:
+        training.run(1, loss_function=loss_function)
+    assert caught.value is error and len(caught.value.history) == 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_loaders_own_error_comes_as_it_is(digits, place):
+    """Even one that reads like a batch's: the batch before was trained on without a complaint."""
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    def spoil(images, labels):
+        raise error
+
+    training = Training(digits)
+    training.loaders = [*training.loaders]
+    training.loaders[place] = Spoilt(training.loaders[place], 2, spoil)
+    with pytest.raises(RuntimeError) as caught:
+        training.run(1)
+    assert caught.value is error

@@ -138,6 +138,41 @@ def test_an_interrupted_run_is_not_taken_up_by_another_one(short, monkeypatch, e
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_a_short_run_that_ends_leaves_the_unfinished_long_one(short, epochs_begun):
+    Path("drive").mkdir()
+    options = {"seed": 1, "device": "cpu", "allow_sample": True, "progress": False, "copy": "drive"}
+    epochs_begun.breaks = 2
+    with pytest.raises(KeyboardInterrupt):
+        record_run("mlp_baseline", **options)
+    left = sorted(Path().rglob("*.pt"))
+    assert len(left) == 2, "the state and its copy"
+    epochs_begun.breaks = None
+    record_run("mlp_baseline", **options, limit=200)
+    assert sorted(Path().rglob("*.pt")) == left
+    epochs_begun.n = 0
+    record_run("mlp_baseline", **options)
+    assert epochs_begun.n == 1 and not list(Path().rglob("*.pt")) and not list(Path("drive").iterdir())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_copys_folder_that_is_not_there_is_not_made(short):
+    with pytest.warns(UserWarning, match="no second copy of the state of training: there is no folder drive"):
+        record_run("mlp_baseline", 1, device="cpu", allow_sample=True, progress=False, limit=200, copy="drive")
+    assert not Path("drive").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_again_is_from_the_start_whatever_is_left_of_an_unfinished_run(short, epochs_begun):
+    options = {"device": "cpu", "allow_sample": True, "progress": False}
+    epochs_begun.breaks = 2
+    with pytest.raises(KeyboardInterrupt):
+        record_run("mlp_baseline", 1, **options)
+    epochs_begun.n, epochs_begun.breaks = 0, None
+    record_run("mlp_baseline", 1, **options, again=True)
+    assert epochs_begun.n == 2
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_damaged_state_is_named(short, epochs_begun):
     epochs_begun.breaks = 2
     with pytest.raises(KeyboardInterrupt):
