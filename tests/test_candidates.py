@@ -38,3 +38,12 @@ def test_thin_strokes_become_as_thick_as_mnists(width):
     (part,) = find_parts(digit > 128)
     form = digit_form(digit.astype(np.float32) / 255, part)
     assert form.max() == 255 and 50 < (form > 128).sum() < 200
+
+
+def test_a_page_of_print_is_refused_instead_of_taking_minutes():
+    page = np.full((1400, 1400), 255, np.uint8)
+    for row in range(10, 1390, 20):
+        for column in range(10, 1390, 20):
+            page[row : row + 10, column : column + 3] = 0
+    with pytest.raises(ValueError, match="too many for written digits"):
+        find_candidates(page)

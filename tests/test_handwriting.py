@@ -293,6 +293,8 @@ def test_what_is_no_picture_is_one_sentence(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="there is no such file"):
         read_digits(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="cannot be read: File name too long"):
+        read_digits("x" * 300)
     with pytest.raises(ValueError, match="is a folder, not a picture"):
         read_digits(tmp_path)
 
@@ -335,3 +337,17 @@ def test_the_reading_is_drawn_on_the_page():
     corners = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in ax.patches]
     assert corners == [(left, top, right - left, bottom - top) for left, top, right, bottom in reading.boxes]
     assert draw_reading(page.image[:, :, 0], reading, ax) is ax
+
+
+def test_the_reading_of_a_photograph_is_drawn_as_its_exif_data_turn_it(tmp_path):
+    page, exif = written(), Image.Exif()
+    exif[274] = 6  # to be turned by a quarter to the right
+    image = Image.fromarray(page.image).transpose(Image.Transpose.ROTATE_90)
+    image.save(path := tmp_path / "photo.png", exif=exif)
+    for picture in (path, Image.open(path)):
+        reading = read_digits(picture)
+        ax = draw_reading(picture, reading)
+        assert reading.text == read_digits(page.image).text
+        height, width = page.image.shape[:2]
+        assert ax.get_xlim() == (-0.5, width - 0.5) and ax.get_ylim() == (height - 0.5, -0.5)
+        assert ax.images[0].get_array().shape[:2] == (height, width)

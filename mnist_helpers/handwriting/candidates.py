@@ -15,6 +15,7 @@ from .segmentation import find_parts, lines_of, skew, turn, union, usual_height
 THINNEST = 0.09  # of a digit's size: thinner strokes are thickened to it, since MNIST's are thicker
 WIDEST = 1.7  # of the usual height, that one digit is wide
 APART = 0.25  # of the usual height, that the fragments of one digit may lie apart
+MOST_PARTS = 3000  # pieces of ink on a page: reading takes longer with each
 FRAGMENTS = 5  # of one digit, at most
 MOST_ATOMS = 8  # that one candidate is made of
 
@@ -49,11 +50,19 @@ def find_candidates(image):
 
     Args:
         image: as for `ink.open_picture`, whose ValueError it raises.
+
+    Raises:
+        ValueError: there are too many pieces of ink for a page of written digits: print, say.
     """
     pixels, scale = open_picture(image)
     ink = find_ink(pixels, scale)
     mask = without_ruling(ink.mask, ink.faint, ink.strength)
-    strength, mask, back = turn(ink.strength, mask, skew(find_parts(mask)))
+    parts = find_parts(mask)
+    if len(parts) > MOST_PARTS:
+        raise ValueError(
+            f"the picture has {len(parts):,} separate pieces of ink, too many for written digits: crop it to these"
+        )
+    strength, mask, back = turn(ink.strength, mask, skew(parts))
     model = load_model(WEIGHTS, device="cpu")
     return [_lattice(line, strength, model) for line in lines_of(find_parts(mask))], back, scale
 

@@ -113,24 +113,17 @@ def _above_paper(pixels, small, across, widest, scale):
 
 
 def _open_file(path):
-    """Return the PIL image in a file, with nothing but its head read."""
-    if not path.exists():
-        raise ValueError(f"{path}: there is no such file")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a picture")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
+    """Return the PIL image in a file, with nothing but its head decoded."""
+    content = _content(path)
     Image.init()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(path.read_bytes()), formats=[one for one in FORMATS if one in Image.OPEN])
-    except (Image.DecompressionBombError, ValueError) as error:
-        raise ValueError(f"{path} is refused: {error}") from error
+            image = Image.open(io.BytesIO(content), formats=[one for one in FORMATS if one in Image.OPEN])
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no picture that can be read here: save it as PNG or JPEG") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (Image.DecompressionBombError, ValueError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is refused: {error}") from error
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(
             f"{path} is too large, {image.width} x {image.height} pixels: make it smaller than "
@@ -138,6 +131,21 @@ def _open_file(path):
         )
     image.filename = str(path)
     return image
+
+
+def _content(path):
+    """Return a file's bytes, at least one."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, not a picture") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not content:
+        raise ValueError(f"{path} is empty")
+    return content
 
 
 def _pil_pixels(image):
@@ -148,7 +156,7 @@ def _pil_pixels(image):
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is damaged: {error}") from error
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _array_pixels(np.asarray(image))
@@ -159,7 +167,9 @@ def _pil_pixels(image):
 
 def _array_pixels(image):
     """Return an array's or tensor's pixels from 0 to 255: (H, W), (H, W, 3) or (H, W, 4)."""
-    pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if hasattr(image, "detach"):  # a tensor; NumPy has no bfloat16
+        image = image.detach().cpu().float() if image.is_floating_point() else image.detach().cpu()
+    pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))

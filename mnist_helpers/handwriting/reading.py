@@ -9,6 +9,7 @@ from ..checkpoints import load_model
 from ..evaluation import BEST, predict
 from .boxes import boxes_of
 from .candidates import find_candidates
+from .ink import open_picture
 
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
 LEAST = 0.3  # probability of being one whole digit that a piece of ink must have to be taken for one
@@ -29,7 +30,8 @@ class Reading:
             after EXIF's rotation; right and bottom exclusive.
         lines: int64 (N,): the line in which each digit stands, from 0.
         forms: uint8 (N, 28, 28): each digit in MNIST's form, as the model saw it.
-        others: int64 (M, 4): the boxes of ink that was taken for no digit.
+        others: int64 (M, 4): the boxes of ink that was weighed as a digit and declined; specks and blots are left out
+            before that.
     """
 
     digits: np.ndarray
@@ -84,6 +86,7 @@ def read_digits(image, model=BEST):
     Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), section V.
     """
     lattices, matrix, scale = find_candidates(image)
+    model = load_model(model) if isinstance(model, (str, Path)) else model  # once, not for every line
     judge = load_model(WEIGHTS, device="cpu")
     parts, forms, certainty, lines, others = [], [], [], [], []
     for lattice in lattices:
@@ -134,10 +137,10 @@ def best_sequence(lattice, whole, sure):
 def draw_reading(image, reading, ax=None):
     """Draw a picture with a box around each digit read and the digit above it, and return the Axes.
 
-    Ink that was taken for no digit has a dashed box.
+    What was weighed as a digit and declined has a dashed box.
 
     Args:
-        image: array (H, W) or (H, W, 3), the picture that was read, as it stands after EXIF's rotation.
+        image: the picture that was read, as for `read_digits`, whose ValueError it raises.
         reading: its `Reading`.
         ax: where to draw; a new figure unless given.
     """
@@ -145,13 +148,16 @@ def draw_reading(image, reading, ax=None):
 
     from ..plots import BLUE, RED
 
+    pixels, scale = open_picture(image)
+    height, width = (round(side * scale) for side in pixels.shape[:2])
     if ax is None:
-        _, ax = plt.subplots(figsize=(7, 7 * np.shape(image)[0] / np.shape(image)[1]), layout="constrained")
-    ax.imshow(image, cmap="gray")
+        _, ax = plt.subplots(figsize=(7, 7 * height / width), layout="constrained")
+    ax.imshow(pixels / 255, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     ax.set_axis_off()
     for boxes, style in ((reading.boxes, {"color": BLUE}), (reading.others, {"color": RED, "linestyle": "--"})):
         for left, top, right, bottom in boxes:
             ax.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, **style))
     for digit, (left, top, _, _) in zip(reading.digits, reading.boxes):
-        ax.annotate(str(digit), (left, top), xytext=(0, 2), textcoords="offset points", color=BLUE, fontsize=12)
+        style = {"color": BLUE, "fontsize": 12, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
+        ax.annotate(str(digit), (left, top), xytext=(0, 2), textcoords="offset points", **style)
     return ax
