@@ -20,7 +20,7 @@ from mnist_helpers.environment import project_root
 from mnist_helpers.evaluation import BEST, score_on_test
 from mnist_helpers.files import write_atomically
 from mnist_helpers.handwriting import read_digits
-from mnist_helpers.handwriting.boxes import match_boxes
+from mnist_helpers.handwriting.boxes import found_and_right
 from mnist_helpers.handwriting.pages import random_page
 from mnist_helpers.loaders import stratified_split
 from mnist_helpers.statistics import wilson_interval
@@ -62,10 +62,7 @@ def count(digits, seeds, model):
         start = time.perf_counter()
         reading = read_digits(page.image, model)
         spent += time.perf_counter() - start
-        matches = match_boxes(page.boxes, reading.boxes)
-        is_found = matches >= 0
-        is_right = is_found.copy()
-        is_right[is_found] = reading.digits[matches[is_found]] == page.labels[is_found]
+        is_found, is_right = found_and_right(page, reading)
         touching += page.touching.tolist()
         found += is_found.tolist()
         right += is_right.tolist()

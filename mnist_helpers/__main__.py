@@ -133,7 +133,7 @@ def train_recipe(options):
         train_again(options)
         return
     recipe = RECIPES[options.recipe]
-    record = record_committee if recipe.members else record_run
+    record = recorder(recipe)
     with process_group(options.device) as device:
         for number in options.seeds or [0]:
             if rank() == 0:
@@ -152,11 +152,15 @@ def train_again(options):
     card, described = described_run(options.card)
     torch.set_num_threads(card.get("threads", torch.get_num_threads()))
     with process_group(options.device or described["device"]) as device:
-        record = record_committee if described["recipe"].members else record_run
-        made = record(**described | {"device": device}, copy=options.copy)
+        made = recorder(described["recipe"])(**described | {"device": device}, copy=options.copy)
     if made is not None:
         print_run(made)
         print(f"  {'to the last digit' if same_figures(made, card) else 'not exactly'} what {options.card} says")
+
+
+def recorder(recipe):
+    """Return what trains and records such a recipe."""
+    return record_committee if recipe.members else record_run
 
 
 def same_figures(made, card):

@@ -303,10 +303,6 @@ STUDIES = (
 RECIPES = {recipe.name: recipe for recipe in (*SYSTEMS, *STUDIES)}
 
 
-class UnknownRecipe(ValueError):
-    """There is no recipe of this name, or it has no such hyperparameter."""
-
-
 def find_recipe(name):
     """Return a recipe by its name, or the `Recipe` itself; raises ValueError, naming them all."""
     if isinstance(name, Recipe):

@@ -38,3 +38,12 @@ def match_boxes(written, read):
         if matches[one] < 0 and other not in matches:
             matches[one] = other
     return matches
+
+
+def found_and_right(page, reading):
+    """Return which digits of a `pages.Page` a `Reading` has found, and which it has read right: bool (N,) each."""
+    matches = match_boxes(page.boxes, reading.boxes)
+    found = matches >= 0
+    right = found.copy()
+    right[found] = reading.digits[matches[found]] == page.labels[found]
+    return found, right

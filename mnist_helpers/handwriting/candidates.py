@@ -14,7 +14,7 @@ from .segmentation import find_parts, lines_of, skew, turn, union, usual_height
 
 THINNEST = 0.09  # of a digit's size: thinner strokes are thickened to it, since MNIST's are thicker
 WIDEST = 1.7  # of the usual height, that one digit is wide
-APART = 0.25  # of the usual height, that the fragments of one digit may lie apart
+BROKEN = 0.25  # of the usual height, that the fragments of one digit lie apart at most
 MOST_PARTS = 3000  # pieces of ink on a page: reading takes longer with each
 FRAGMENTS = 5  # of one digit, at most
 MOST_ATOMS = 8  # that one candidate is made of
@@ -131,4 +131,4 @@ def _may_belong(one, other, tall):
     """Tell whether two pieces of ink may be fragments of one digit: close, and one small or above the other."""
     apart = max(one.left, other.left) - min(one.left + one.width, other.left + other.width)
     above = -apart >= 0.5 * min(one.width, other.width)
-    return apart <= APART * tall and (above or min(one.height, other.height) <= 0.6 * tall)
+    return apart <= BROKEN * tall and (above or min(one.height, other.height) <= 0.6 * tall)

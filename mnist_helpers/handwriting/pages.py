@@ -7,9 +7,7 @@ import numpy as np
 
 RULINGS = ("none", "lines", "squares", "boxes")
 MARGIN = 0.8  # of a page, in heights of a digit
-NESTED = (
-    0.25  # of a digit's height, that the boxes of touching neighbours overlap at most: nobody writes one within another
-)
+NESTED = 0.25  # of a digit's height: touching neighbours' boxes overlap by no more, for nobody writes one in another
 
 
 @dataclass(frozen=True)

@@ -88,27 +88,27 @@ def read_digits(image, model=BEST):
     lattices, matrix, scale = find_candidates(image)
     model = load_model(model) if isinstance(model, (str, Path)) else model  # once, not for every line
     judge = load_model(WEIGHTS, device="cpu")
-    parts, forms, certainty, lines, others = [], [], [], [], []
+    parts, forms, probabilities, certainty, lines, others = [], [], [], [], [], []
     for lattice in lattices:
         if not lattice.spans:
             continue
         whole = predict(lattice.forms, judge)[1][:, 1].double().numpy()
-        sure = predict(lattice.forms, model)[1].amax(dim=1).double().cpu().numpy()
-        digits, rest = best_sequence(lattice, whole, sure)
+        answers = predict(lattice.forms, model)[1].cpu().numpy()
+        digits, rest = best_sequence(lattice, whole, answers.max(axis=1).astype(float))
         parts += [lattice.parts[number] for number in digits]
         forms += [lattice.forms[number] for number in digits]
+        probabilities += [answers[number] for number in digits]
         certainty += [whole[number] for number in digits]
         lines += [max(lines, default=-1) + 1] * len(digits)
         others += [lattice.parts[number] for number in rest]
-    forms = np.array(forms, dtype=np.uint8).reshape(-1, 28, 28)
-    digits, probabilities = (answer.cpu().numpy() for answer in predict(forms, model))
+    probabilities = np.array(probabilities, dtype=np.float32).reshape(-1, 10)
     return Reading(
-        digits=digits,
+        digits=probabilities.argmax(axis=1),
         probabilities=probabilities,
         certainty=np.array(certainty, dtype=np.float32),
         boxes=boxes_of(parts, matrix, scale),
         lines=np.array(lines, dtype=np.int64),
-        forms=forms,
+        forms=np.array(forms, dtype=np.uint8).reshape(-1, 28, 28),
         others=boxes_of(others, matrix, scale),
     )
 
