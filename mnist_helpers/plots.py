@@ -185,7 +185,7 @@ def reliability(confidence, accuracy, counts, ax=None):
     return ax
 
 
-def accuracy_against(costs, accuracies, label, ax=None):
+def accuracy_against(costs, accuracies, label, ax=None, hollow=()):
     """Draw the mean and standard deviation of several systems' accuracy against a cost and return the Axes.
 
     Args:
@@ -193,12 +193,14 @@ def accuracy_against(costs, accuracies, label, ax=None):
         accuracies: dict from the same names to their runs' accuracies in percent.
         label: what the cost is.
         ax: where to draw; a new figure unless given.
+        hollow: names of the systems whose marker is not filled.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for (name, cost), color, marker in zip(costs.items(), cycle(SERIES), cycle("os^vDP*X")):
         spread = np.std(accuracies[name], ddof=1) if len(accuracies[name]) > 1 else None
-        ax.errorbar(cost, np.mean(accuracies[name]), spread, fmt=marker, color=color, capsize=3, label=name)
+        style = {"fmt": marker, "color": color, "markerfacecolor": "white" if name in hollow else color}
+        ax.errorbar(cost, np.mean(accuracies[name]), spread, capsize=3, label=name, **style)
     ax.set(xscale="log", xlabel=label, ylabel="accuracy (%), mean ± std")
     ax.grid(alpha=0.3)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)

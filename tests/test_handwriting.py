@@ -16,7 +16,7 @@ from mnist_helpers.handwriting import draw_reading, read_digits
 from mnist_helpers.handwriting.boxes import match_boxes
 from mnist_helpers.handwriting.candidates import Lattice
 from mnist_helpers.handwriting.pages import compose_page
-from mnist_helpers.handwriting.reading import best_sequence
+from mnist_helpers.handwriting.reading import best_sequence, best_sequences
 from mnist_helpers.loaders import stratified_split
 from mnist_helpers.mnist_form import to_mnist_form
 from mnist_helpers.strokes import draw, write
@@ -124,6 +124,9 @@ KINDS = {
     "truth values": lambda image: np.asarray(image.convert("L")) < 128,
     "floats": lambda image: np.asarray(image.convert("L")) / 255.0,
     "four channels": lambda image: np.asarray(image.convert("RGBA")),
+    "four channels of floats": lambda image: np.asarray(transparent(image)) / np.array([1, 1, 1, 255.0]),
+    "channels first": lambda image: torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255,
+    "one channel first": lambda image: torch.from_numpy(np.asarray(image.convert("L")).copy())[None],
     "one channel": lambda image: np.asarray(image.convert("L"))[:, :, None],
     "tensor": lambda image: torch.from_numpy(np.asarray(image.convert("L")).copy()),
     "inverted": lambda image: 255 - np.asarray(image),
@@ -159,8 +162,9 @@ def test_twelve_megapixels_are_read_with_boxes_in_their_own_pixels(tmp_path):
 @pytest.mark.parametrize("digit", range(10))
 def test_a_drawing_with_the_mouse_is_read(digit):
     for width in (8, 20, 30):
-        reading = read_digits(drawing(digit, width))
-        assert reading.text == str(digit), width
+        assert read_digits(drawing(digit, width)).text == str(digit), width
+    for seed in range(5):  # what it is depends on the recogniser, too
+        assert len(read_digits(drawing(digit, 8 + 4 * seed, seed))) == 1, seed
 
 
 def test_a_digit_in_mnists_form_stays_as_it_is():
@@ -309,12 +313,15 @@ def test_arrays_that_are_no_picture_are_refused(array):
         read_digits(array)
 
 
-def chosen(spans, whole, chances=None, complete=None, sizes=None):
-    """Return the best sequence of candidates about which nothing else is known."""
-    ones = np.ones(len(spans))
-    given = [ones if one is None else np.array(one) for one in (chances, complete, sizes)]
-    lattice = Lattice([], spans, [], [], given[0], given[1] > 0, given[2])
-    return best_sequence(lattice, np.array(whole), ones)
+def lattice_of(spans, chances=None, complete=None, sizes=None):
+    """Return a `Lattice` of candidates about which nothing else is known."""
+    given = [np.ones(len(spans)) if one is None else np.array(one) for one in (chances, complete, sizes)]
+    return Lattice([], spans, [], [], given[0], given[1] > 0, given[2])
+
+
+def chosen(spans, whole, **known):
+    """Return the best sequence of such candidates."""
+    return best_sequence(lattice_of(spans, **known), np.array(whole), np.ones(len(spans)))
 
 
 def test_the_best_sequence_weighs_cuts_against_wholes():
@@ -327,6 +334,29 @@ def test_the_best_sequence_weighs_cuts_against_wholes():
     assert chosen([(0, 1), (1, 2)], [0.9, 0.1]) == ([0], [1])  # a digit and a speck
     assert chosen(spans, [0.9, 0.93, 0.01], sizes=[1, 1, 1]) == ([1], [])  # a digit of two pieces
     assert chosen(spans, [0.9, 0.5, 0.01], sizes=[1, 1, 0.1]) == ([0], [2])  # a digit and a small dash
+
+
+@pytest.mark.parametrize(("around", "is_digit"), [(0.95, True), (0.1, False)])
+@pytest.mark.parametrize("dashes", [0, 20])
+def test_what_may_be_a_digit_is_one_among_digits_and_none_among_others(around, is_digit, dashes):
+    whole, sizes = np.array([0.15] + 7 * [around] + dashes * [0.01]), [1] * 8 + [0.1] * dashes
+    lattice = lattice_of([(place, place + 1) for place in range(len(whole))], sizes=sizes)
+    sure = np.ones(len(whole))
+    sequences, certain = best_sequences([lattice, lattice], [whole, whole], [sure, sure])
+    assert 0 not in best_sequence(lattice, whole, sure)[0]
+    for (digits, rest), one in zip(sequences, certain):
+        assert (0 in digits) == is_digit and len(digits) + len(rest) == len(whole)
+        assert (one[0] > 0.15) == is_digit
+    assert best_sequences([], [], []) == ([], [])
+
+
+def test_among_digits_half_a_digit_is_no_likelier_a_whole_one():
+    spans = [(0, 1), (0, 2), (1, 2)] + [(place, place + 1) for place in range(2, 26)]
+    whole, chances = np.array([0.1, 0.6, 0.1] + 24 * [0.99]), [0.8, 0.2, 0.8] + 24 * [1.0]
+    lattice = lattice_of(spans, chances=chances, complete=[False, True, False] + 24 * [True])
+    [(digits, rest)], [certain] = best_sequences([lattice], [whole], [np.ones(27)])
+    assert digits == [1, *range(3, 27)] and rest == []
+    assert certain[1] > 0.8 and (certain[[0, 2]] <= 0.1).all()
 
 
 def test_the_reading_is_drawn_on_the_page():

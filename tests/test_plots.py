@@ -179,7 +179,10 @@ def test_accuracy_is_drawn_against_its_cost_with_mean_and_deviation():
     low, high = axes.collections[1].get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(2**0.5) and axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["slow", "fast"]
-    assert not accuracy_against({"one": 1}, {"one": [99]}, "seconds").collections, "one run has no deviation"
+    one = accuracy_against({"one": 1}, {"one": [99]}, "seconds", hollow=["one"])
+    assert not one.collections, "one run has no deviation"
+    faces = [line.get_markerfacecolor() for line in (axes.lines[0], one.lines[0])]
+    assert faces[0] == axes.lines[0].get_color() and faces[1] == "white"
 
 
 def test_a_range_test_is_drawn_with_its_suggestion():

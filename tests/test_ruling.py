@@ -65,6 +65,43 @@ def test_where_lines_cross_nothing_is_left():
     assert (cleaned & (strokes == 0)).sum() < 30 and (cleaned & (strokes > 0)).sum() > 0.9 * strokes.sum()
 
 
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("beside", ["nothing", "a short line", "a broken line"])
+def test_a_line_hidden_by_what_is_written_goes_as_its_neighbours_do(upright, beside):
+    strokes = np.zeros((300, 300), np.uint8)
+    for x in range(20, 300, 30):
+        cv2.rectangle(strokes, (x, 95), (x + 10, 125), 1, -1)
+    page = strokes.copy()
+    for y in range(30, 290, 20):
+        page[y : y + 2] = 1
+    if beside == "a short line":
+        page[60:62, 100:210], page[50:52], page[70:72] = 1, 0, 0
+    if beside == "a broken line":
+        page[210:212, 100:160] = 0
+    cleaned = clean(page.T if upright else page)
+    cleaned = cleaned.T if upright else cleaned
+    assert (cleaned & (strokes == 0)).sum() < 30 and (cleaned & (strokes > 0)).sum() > 0.9 * strokes.sum()
+
+
+def test_squares_go_where_they_do_not_reach_the_rim():
+    strokes = ring(np.zeros((400, 400), np.uint8), 190, 190)
+    page = strokes.copy()
+    for at in range(90, 311, 20):
+        page[at : at + 2, 90:312] = page[90:312, at : at + 2] = 1
+    cleaned = clean(page)
+    assert (cleaned & (strokes == 0)).sum() < 40 and (cleaned & (strokes > 0)).sum() > 0.8 * strokes.sum()
+
+
+@pytest.mark.parametrize(
+    "points", [[(60, 60), (160, 50), (100, 180)], [(70, 60), (150, 60), (160, 170), (80, 180), (70, 60)]]
+)
+def test_straight_thin_strokes_of_a_single_digit_are_no_ruling(points):
+    picture = np.zeros((224, 224), np.uint8)
+    cv2.polylines(picture, [np.array(points)], False, 1, 5)
+    cv2.line(picture, (75, 120), (150, 110), 1, 5)
+    assert (clean(picture) == (picture > 0)).all()
+
+
 def test_boxes_seen_from_aside_and_open_in_the_mask_go_too():
     digits = np.zeros((140, 400), np.uint8)
     for x in (60, 150, 330):

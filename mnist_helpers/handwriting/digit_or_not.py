@@ -1,6 +1,6 @@
 """The network that tells one whole digit from anything else: its examples and its training.
 
-`python -m mnist_helpers.handwriting.digit_or_not` trains it anew, on training digits alone.
+`python -m mnist_helpers.handwriting.digit_or_not` trains it anew, on training digits and those of a scripted hand.
 """
 
 import cv2
@@ -14,6 +14,7 @@ from ..evaluation import evaluate
 from ..loaders import SPLIT, ResidentLoader, stratified_split
 from ..mnist_form import to_mnist_form
 from ..models import build_model, count_parameters
+from ..strokes import draw, write
 from ..training import fit
 from .boxes import boxes_of, overlaps
 from .candidates import find_candidates
@@ -22,7 +23,8 @@ from .oddities import odd_page, odd_shapes
 from .pages import random_page
 from .reading import WEIGHTS
 
-PAGES, DIGITS, ODD, EPOCHS = 320, 40_000, 15_000, 7  # of the training
+PAGES, DIGITS, WRITTEN, ODD, EPOCHS = 800, 40_000, 5_000, 15_000, 8  # of the training
+PENS = 0.055, 0.11  # width of the scripted hand's, of its paper's side: reading thickens thinner strokes to the least
 
 
 def page_examples(digits, seeds):
@@ -64,6 +66,16 @@ def single_digits(digits, n, seed):
     return forms
 
 
+def written_digits(n, seed):
+    """Return n digits of `strokes.HAND`, uint8 (n, 28, 28), by pens of all widths: a hand that MNIST does not know.
+
+    Its 1s have an upstroke, its 7s a bar.
+    """
+    generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    drawn = [draw(write(number % 10, generator), pen=random.uniform(*PENS)) for number in range(n)]
+    return np.array([to_mnist_form(picture) for picture in drawn], dtype=np.uint8).reshape(-1, 28, 28)
+
+
 def softened(forms, seed):
     """Return forms, uint8 (N, 28, 28), every other one out of focus by up to 1.3 pixels: digits and others alike."""
     random, soft = np.random.default_rng(seed), forms.copy()
@@ -73,10 +85,11 @@ def softened(forms, seed):
     return soft
 
 
-def examples(digits, pages, n_digits, n_odd, seed):
+def examples(digits, pages, n_digits, n_written, n_odd, seed):
     """Return `Digits` whose labels say whether they are whole digits (1) or not (0), from pages and single shapes."""
     on_pages, labels = page_examples(digits, range(seed, seed + pages))
-    singles, odd = single_digits(digits, n_digits, seed), odd_shapes(n_odd, seed)
+    singles = np.concatenate([single_digits(digits, n_digits, seed), written_digits(n_written, seed)])
+    odd = odd_shapes(n_odd, seed)
     images = softened(np.concatenate([on_pages, singles, odd]), seed)
     labels = np.concatenate([labels, np.ones(len(singles), np.int64), np.zeros(len(odd), np.int64)])
     return Digits(torch.from_numpy(images), torch.from_numpy(labels), digits.source, digits.folder, digits.checksums)
@@ -86,8 +99,8 @@ def train(path=WEIGHTS):
     """Train the network on training digits, print how it does on validation digits, and save it at `path`."""
     digits = load_mnist()
     training, validation = (digits.take(part) for part in stratified_split(digits.labels))
-    learn = examples(training, PAGES, DIGITS, ODD, seed=1_000_000)
-    check = examples(validation, PAGES // 10, DIGITS // 10, ODD // 10, seed=2_000_000)
+    learn = examples(training, PAGES, DIGITS, WRITTEN, ODD, seed=1_000_000)
+    check = examples(validation, PAGES // 10, DIGITS // 10, WRITTEN // 10, ODD // 10, seed=2_000_000)
     arguments = {"width": 16, "outputs": 2}
     with seeded(0):
         model = build_model("resnet_small", **arguments)
@@ -106,6 +119,7 @@ def train(path=WEIGHTS):
         "model_arguments": arguments,
         "parameters": count_parameters(model),
         "examples": len(learn),
+        "of_them_written": WRITTEN,
         "validation_accuracy": accuracy,
         "validation_loss": loss,
         "split": SPLIT,

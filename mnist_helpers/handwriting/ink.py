@@ -42,9 +42,10 @@ def open_picture(image):
     """Return (pixels float32 (H, W, 3) from 0 to 255, scale) of anything that holds a picture.
 
     Args:
-        image: a path; a PIL image; or an array or tensor (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of truth values,
-            integers or finite floats. What is transparent shows paper behind it that its ink stands out from. EXIF's
-            rotation is carried out. uint8 counts from 0 to 255; other numbers from their least to their greatest.
+        image: a path; a PIL image; or an array or tensor (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, of
+            truth values, integers or finite floats. What is transparent shows paper behind it that its ink stands out
+            from. EXIF's rotation is carried out. uint8 counts from 0 to 255; other numbers from their least to their
+            greatest, but a fourth channel is opaque at 1, 255, 65,535 or its own greatest, the first that none exceeds.
 
     Returns:
         The pixels, with the longer side at most 2,000, and the scale: pixels of the (rotated) picture to one of these.
@@ -170,18 +171,30 @@ def _array_pixels(image):
     if hasattr(image, "detach"):  # a tensor; NumPy has no bfloat16
         image = image.detach().cpu().float() if image.is_floating_point() else image.detach().cpu()
     pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) and pixels.shape[2] not in (1, 3, 4):
+        pixels = np.moveaxis(pixels, 0, 2)  # as PyTorch has them
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     if not fits or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise ValueError(
-            f"a picture must be an array of numbers (H, W), (H, W, 3) or (H, W, 4), not {pixels.dtype} {pixels.shape}"
+            f"a picture must be an array of numbers (H, W), or with 3 or 4 channels, not {pixels.dtype} {pixels.shape}"
         )
     if pixels.dtype == np.uint8:
         return pixels
     pixels = pixels.astype(np.float32)
     if not np.isfinite(pixels).all():
         raise ValueError("a picture's numbers must be finite")
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return _stretched(pixels)
+    colour, cover = pixels[:, :, :3], pixels[:, :, 3:]
+    top = float(cover.max())
+    opaque = next((value for value in (1, 255, 65535) if top <= value), top)
+    return np.concatenate([_stretched(colour), 255 / opaque * cover.clip(0)], axis=2)
+
+
+def _stretched(pixels):
+    """Return float pixels from their least, 0, to their greatest, 255; all 0 where they are the same."""
     low, high = float(pixels.min()), float(pixels.max())
     return (pixels - low) * (255 / (high - low)) if high > low else np.zeros_like(pixels)
 

@@ -6,10 +6,13 @@ import numpy as np
 SHARE = 0.25  # of the picture's side that a ruled line is long, at least
 SLENDER = 12  # usual widths of a stroke that a ruled line is long, at least: a thick stroke is no line
 COVERED = 0.85  # of a ruled line's length that is seen, at least
+COVERED_ANYWAY = 0.55  # the same where it is missing among its neighbours; what crosses it does not count
 TALLER = 2.5  # heights of a digit that a ruled line is long, at least: a 1 is a straight line too
 ANGULAR = 0.9  # of its hull that a box's four corners span; those of a round 0 span 0.64
 SQUARE = 0.75  # of its smallest rectangle that a box fills, at least, seen from aside
 LOOKED_AT = 1000  # points, the longer side of the copy of a large picture in which lines are looked for
+TWICE = 5  # points between lines of which one has been found twice, at most
+HOLES = 4  # in a piece of ink, at most, if it is digits: two of them may touch
 STRETCH = 31  # points of a line, over which it is followed: bent paper bends it
 
 
@@ -55,7 +58,8 @@ def without_ruling(mask, faint, strength):
     height = _digit_height(_erase(mask, faint, strength, lines + sides), width)
     if not height:  # nothing else is there: the lines are what is written
         return mask
-    lines = [line for line in lines if np.linalg.norm(line[1] - line[0]) > TALLER * height]
+    tall = max(height, _digit_height(_without_grids(mask), width))  # a thin 7 is little but lines
+    lines = [line for line in lines if np.linalg.norm(line[1] - line[0]) > TALLER * tall]
     lines += [side for size, sides in boxes if size[1] > height and size[0] > 0.6 * height for side in sides]
     bare = _erase(mask, faint, strength, lines)
     return bare if bare.any() else mask
@@ -72,16 +76,41 @@ def _long_lines(mask, width):
     if length < 60:
         return []
     thin = np.ascontiguousarray(mask & (_runs(mask.T).T <= max(3, 1.5 * width)), np.uint8)
-    lines, gap = [], max(8, 3 * width)
+    lines, gap, left = [], max(8, 3 * width), thin.copy()
     for _ in range(3):  # what crosses a line may hide a part of it the first time
-        found = cv2.HoughLinesP(thin, 1, np.pi / 720, int(0.5 * shortest), None, shortest, gap)
+        found = cv2.HoughLinesP(left, 1, np.pi / 720, int(0.5 * shortest), None, shortest, gap)
         if found is None:
             break
         for line in np.asarray(found).reshape(-1, 2, 2):
             lines.append(line.astype(float))
-            cv2.line(thin, *line.tolist(), 0, 5)
+            cv2.line(left, *line.tolist(), 0, 5)
     level = [line for line in lines if abs(line[1, 0] - line[0, 0]) > 2 * abs(line[1, 1] - line[0, 1])]
-    return [_extended(mask, line) for line in level if _covered(mask, line) > COVERED]
+    level = [_extended(mask, line) for line in level if _covered(mask, line) > COVERED]
+    return level + [_extended(mask, line) for line in _skipped(thin, level)]
+
+
+def _skipped(thin, lines):
+    """Return the lines missing from a row of nearly horizontal, evenly spaced ones, where most of each is seen.
+
+    Much is written across them, or they would have been found without their neighbours.
+    """
+    lines = [line for line in lines if np.ptp(line[:, 0]) > 0.5 * thin.shape[1]]
+    if len(lines) < 4:
+        return []
+    left, right = max(line[0, 0] for line in lines), min(line[1, 0] for line in lines)
+    heights = np.array([np.interp([left, right], *line.T) for line in lines])  # of each line, at left and right
+    heights = heights[np.argsort(heights.sum(axis=1))]
+    gaps = np.diff(heights.mean(axis=1))
+    once = gaps > TWICE
+    if once.sum() < 3 or right <= left:
+        return []
+    found = []
+    for above, below, n in zip(heights, heights[1:], np.round(gaps / np.median(gaps[once])).astype(int)):
+        for y in np.linspace(above, below, n + 1)[1:-1] if n <= 3 else ():
+            line = np.stack([(left, right), y], axis=1)
+            if _covered(thin, line) > COVERED_ANYWAY:
+                found.append(line)
+    return found
 
 
 def _extended(mask, line):
@@ -184,6 +213,18 @@ def _runs(mask):
     runs = np.zeros(mask.shape, np.int32)
     runs[mask] = np.repeat(lengths, lengths)
     return runs
+
+
+def _without_grids(mask):
+    """Return a mask without the pieces of ink that have more holes than digits: squares, and what is on them."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    contours, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    holes = np.zeros(labels.max() + 1, int)
+    for *_, parent in tree[0] if tree is not None else []:
+        if parent >= 0:
+            x, y = contours[parent][0, 0]
+            holes[labels[y, x]] += 1
+    return mask & (holes <= HOLES)[labels]
 
 
 def _digit_height(mask, width):
