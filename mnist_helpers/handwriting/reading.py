@@ -12,7 +12,7 @@ from .candidates import find_candidates
 from .ink import open_picture
 
 WEIGHTS = Path(__file__).with_name("digit_or_not.pth")  # of the network that `digit_or_not` trains
-LEAST = 0.2  # probability of being one whole digit that a piece of ink must have to be taken for one
+LEAST = 0.1  # probability of being one whole digit that a piece of ink must have to be taken for one
 LEAST_CUT = 0.03  # the same for a part cut out of a piece: its cuts, too, say that it is a digit
 SURE = 0.4  # that the recogniser must be of a digit, at least: of other shapes it is often less so
 LEARNT = 0.6  # of the examples that the network of WEIGHTS learnt from are whole digits
