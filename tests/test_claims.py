@@ -26,7 +26,7 @@ CLAIM = re.compile(
 )
 BARE = re.compile(rf"p\s=\s{NUMBER}(?!\d|\.\d|<!--)|{NUMBER}(?:\s±\s{NUMBER})?\s?(?:%|percent|points)(?!\w|<!--)")
 FIELDS = {"validation": "validation_accuracy", "test": "test_accuracy", "loss": "validation_loss"}
-WORDS = {"three": 3, "four": 4, "five": 5, "ten": 10}
+WORDS = {"three": 3, "four": 4, "five": 5, "ten": 10, "fifteen": 15}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Figures that no record holds: properties of methods, of the chance level, of a single run that says so
 OTHERS = {
@@ -52,7 +52,7 @@ OTHERS = {
     "06_hyperparameter_search": {"100 %"},
     "07_speed_and_records": {"99 %", "99.5 %", "99.63 %", "99.68 %", "99.7 %", "99.74 %"},
     "08_your_own_digits": {
-        *("90.5 %", "92.5 %", "94.0 %", "95.6 %", "96.0 %", "96.8 %", "98.82 %", "98.88 %", "99 %", "99.5 %")
+        *("88.7 %", "92.5 %", "92.9 %", "96.0 %", "96.8 %", "98.3 %", "98.82 %", "98.88 %", "99 %", "99.5 %")
     },
 }
 

@@ -102,7 +102,7 @@ def _skipped(thin, lines):
     heights = heights[np.argsort(heights.sum(axis=1))]
     gaps = np.diff(heights.mean(axis=1))
     once = gaps > TWICE
-    if once.sum() < 3 or right <= left:
+    if once.sum() < 3:
         return []
     found = []
     for above, below, n in zip(heights, heights[1:], np.round(gaps / np.median(gaps[once])).astype(int)):
