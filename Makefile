@@ -33,7 +33,7 @@ colab: $(READY) ## test the widgets and the notebooks' first cell with the versi
 	@$(COLAB)/bin/python -m pip install -q --no-deps ipywidgets==7.7.1 ipython_genutils==0.2.0
 	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > $$($(COLAB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main_environment.pth
-	@$(COLAB)/bin/python -m pytest tests/test_widgets.py tests/test_monitor.py tests/test_pad.py tests/test_colab.py
+	@$(COLAB)/bin/python -m pytest tests/widgets
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \

@@ -9,8 +9,8 @@ import torch
 from timing import seconds
 from torchvision import transforms
 
-from mnist_helpers.augment import Augmentation
-from mnist_helpers.data import load_data
+from mnist_helpers.data.augment import Augmentation
+from mnist_helpers.data.digits import load_data
 from mnist_helpers.environment import choose_device, seeded
 
 REPEATS = 5  # each way in turn, so that a drift of the machine's speed meets both

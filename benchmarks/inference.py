@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from timing import seconds
 
-from mnist_helpers.checkpoints import load_model
-from mnist_helpers.data import load_data
-from mnist_helpers.export import export_onnx
-from mnist_helpers.loaders import ResidentLoader
+from mnist_helpers.data.digits import load_data
+from mnist_helpers.data.loaders import ResidentLoader
+from mnist_helpers.models.export import export_onnx
+from mnist_helpers.models.saved import load_model
 
 ROUNDS, BATCH = 7, 1000
 MODELS = "densenet_small", "speed_99", "speed_997", "committee"

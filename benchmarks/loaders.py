@@ -8,11 +8,11 @@ import statistics
 import torch
 from timing import seconds
 
-from mnist_helpers.data import load_data
+from mnist_helpers.data.digits import load_data
+from mnist_helpers.data.loaders import make_loaders
 from mnist_helpers.environment import choose_device, seeded
-from mnist_helpers.loaders import make_loaders
 from mnist_helpers.models import network
-from mnist_helpers.training import train_one_epoch
+from mnist_helpers.training.loop import train_one_epoch
 
 REPEATS = 5  # each kind of loader in turn, so that a drift of the machine's speed meets both
 

@@ -14,16 +14,16 @@ import time
 import numpy as np
 import torch
 
-from mnist_helpers.checkpoints import load_model
-from mnist_helpers.data import load_mnist
+from mnist_helpers.data.digits import load_mnist
+from mnist_helpers.data.loaders import stratified_split
 from mnist_helpers.environment import project_root
-from mnist_helpers.evaluation import BEST, score_on_test
+from mnist_helpers.evaluation.scores import BEST, score_on_test
+from mnist_helpers.evaluation.significance import wilson_interval
 from mnist_helpers.files import write_atomically
 from mnist_helpers.handwriting import read_digits
 from mnist_helpers.handwriting.boxes import found_and_right
-from mnist_helpers.handwriting.pages import random_page
-from mnist_helpers.loaders import stratified_split
-from mnist_helpers.statistics import wilson_interval
+from mnist_helpers.handwriting.learn.pages import random_page
+from mnist_helpers.models.saved import load_model
 
 FIRST_SEED = {False: 0, True: 500_000}  # of the pages, from validation and from test digits
 

@@ -11,10 +11,10 @@ import time
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from mnist_helpers.data import load_mnist
-from mnist_helpers.distributed import launch
-from mnist_helpers.recipes import vary
-from mnist_helpers.sweep import finished, sweep
+from mnist_helpers.data.digits import load_mnist
+from mnist_helpers.experiments.distributed import launch
+from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.sweep import finished, sweep
 
 TRIALS = 12  # of one epoch each, lest one be pruned before it has done the work of the others
 TRAINED = "resnet_small", "lenet5"

@@ -10,7 +10,7 @@ import torch
 from timing import seconds
 
 from mnist_helpers import load_data, load_model
-from mnist_helpers.strokes import write
+from mnist_helpers.data.strokes import write
 from mnist_helpers.widgets import DigitBrowser, DrawingPad
 
 REPEATS = 30

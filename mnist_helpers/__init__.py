@@ -1,13 +1,16 @@
 """Helpers behind the MNIST notebooks: data, loaders, models, training, evaluation, results and pictures."""
 
-from .checkpoints import load_model, save_model
-from .checks import backward_check, forward_check, lr_find
-from .data import load_data, load_digits_sample, load_mnist
+from .data.digits import load_data, load_digits_sample, load_mnist
+from .data.loaders import make_loaders, stratified_split
 from .environment import choose_device, quick, seeded
-from .evaluation import evaluate, fit_temperature, predict, predict_logits, score_on_test
-from .loaders import make_loaders, stratified_split
+from .evaluation.scores import evaluate, fit_temperature, predict, predict_logits, score_on_test
+from .experiments.recipes import vary
+from .experiments.records import load_records, record_run
+from .experiments.search import best_trial, compare_learning_rates, grid_search, run_trials, trials_table
+from .experiments.tables import result_rows, results_table
 from .models import count_parameters, improved_network, mlp_baseline, network
 from .models.averaged import committee
+from .models.saved import load_model, save_model
 from .plots import (
     accuracy_against,
     bars,
@@ -23,11 +26,8 @@ from .plots import (
     schedules,
     show5,
 )
-from .recipes import vary
-from .records import load_records, record_run
-from .results import result_rows, results_table
-from .search import best_trial, compare_learning_rates, grid_search, run_trials, trials_table
-from .training import fit, learning_rates
+from .training.checks import backward_check, forward_check, lr_find
+from .training.loop import fit, learning_rates
 
 __all__ = [
     "accuracy_against",

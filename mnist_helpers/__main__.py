@@ -7,15 +7,15 @@ import warnings
 
 import torch
 
-from .checkpoints import CheckpointError, load_model
-from .committees import record_committee
-from .data import DataError, load_data
-from .distributed import process_group, rank
-from .evaluation import BEST
-from .recipes import RECIPES, vary
-from .records import described_run, record_run, recorded_history
-from .results import comparison, result_rows, results_table
-from .training import TrainingError
+from .data.digits import DataError, load_data
+from .evaluation.scores import BEST
+from .experiments.committees import record_committee
+from .experiments.distributed import process_group, rank
+from .experiments.recipes import RECIPES, vary
+from .experiments.records import described_run, record_run, recorded_history
+from .experiments.tables import comparison, result_rows, results_table
+from .models.saved import CheckpointError, load_model
+from .training.loop import TrainingError
 
 MISTAKES = (CheckpointError, DataError, TrainingError, ValueError, OSError)  # what a user can mend
 
@@ -185,8 +185,8 @@ def print_run(record):
 
 def sweep_recipe(options):
     """Bring a study of the recipe to its number of trials and print its table."""
-    from .studies import SearchError, parse_space, study_table  # here: Optuna is an extra
-    from .sweep import sweep
+    from .experiments.studies import SearchError, parse_space, study_table  # here: Optuna is an extra
+    from .experiments.sweep import sweep
 
     names = "storage", "name", "limit", "seed", "grace", "device", "allow_sample"
     chosen = {name: getattr(options, name) for name in names}
@@ -235,7 +235,7 @@ def show_results(options):
 
 def run_notebooks(options):
     """Execute all notebooks, and publish the run where that was asked for."""
-    from . import notebooks  # here: it needs Jupyter, and the other commands do not
+    from . import notebooks
 
     try:
         notebooks.publish() if options.publish else notebooks.execute_all()

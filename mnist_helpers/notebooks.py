@@ -14,10 +14,10 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from .data import load_data
+from .data.digits import load_data
 from .environment import project_root, quick_mode, runs_folder
+from .experiments.tables import readme_with_table, results_table
 from .files import write_atomically
-from .results import readme_with_table, results_table
 
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures belong on the page, whoever calls
 LARGEST = 10_000_000  # bytes of a published file

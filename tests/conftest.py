@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_helpers import data, idx_files, studies
-from mnist_helpers.data import DataError, Digits, load_mnist
+from mnist_helpers.data import digits as data
+from mnist_helpers.data import idx_files
+from mnist_helpers.data.digits import DataError, Digits, load_mnist
+from mnist_helpers.data.idx_files import describe
+from mnist_helpers.experiments import studies
 from mnist_helpers.files import sha256
-from mnist_helpers.idx_files import describe
 
 
 def pytest_configure():

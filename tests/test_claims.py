@@ -14,9 +14,9 @@ from statistics import mean, stdev
 import nbformat
 import pytest
 
-from mnist_helpers.recipes import RECIPES
-from mnist_helpers.records import full_runs
-from mnist_helpers.results import recorded_difference
+from mnist_helpers.experiments.recipes import RECIPES
+from mnist_helpers.experiments.records import full_runs
+from mnist_helpers.experiments.tables import recorded_difference
 
 ROOT = Path(__file__).parent.parent
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"

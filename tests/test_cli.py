@@ -4,15 +4,15 @@ import sys
 import warnings
 
 import pytest
+from pages import written
 from PIL import Image
-from test_handwriting import written
 
 from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
+from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.studies import SearchError
 from mnist_helpers.handwriting.boxes import match_boxes
-from mnist_helpers.recipes import vary
-from mnist_helpers.studies import SearchError
-from mnist_helpers.training import TrainingError
+from mnist_helpers.training.loop import TrainingError
 
 pytestmark = pytest.mark.filterwarnings("default:THIS IS NOT MNIST")
 
@@ -46,7 +46,7 @@ def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatc
         assert main(["train", "mlp_baseline", "--seeds", "3", "5", "--device", "cpu", "--allow-sample"]) == 0
         out = capsys.readouterr().out
         assert "mlp_baseline, seed 3" in out and "mlp_baseline, seed 5" in out and "sklearn-digits (QUICK)" in out
-        monkeypatch.setattr("mnist_helpers.records.run", None)  # a second training would fail
+        monkeypatch.setattr("mnist_helpers.experiments.records.run", None)  # a second training would fail
 
 
 def test_training_a_variant_shows_its_study(project, capsys, monkeypatch):
@@ -91,8 +91,10 @@ def test_of_several_processes_the_first_alone_speaks(monkeypatch, capsys):
 
 def test_sweep_hands_on_what_it_is_told(monkeypatch, capsys):
     told = []
-    monkeypatch.setattr("mnist_helpers.sweep.sweep", lambda *given, **options: told.append((given, options)) or "study")
-    monkeypatch.setattr("mnist_helpers.studies.study_table", lambda study: f"the table of the {study}")
+    monkeypatch.setattr(
+        "mnist_helpers.experiments.sweep.sweep", lambda *given, **options: told.append((given, options)) or "study"
+    )
+    monkeypatch.setattr("mnist_helpers.experiments.studies.study_table", lambda study: f"the table of the {study}")
     assert main(["sweep", "network"]) == 0
     assert capsys.readouterr().out == "\nthe table of the study\n"
     command = (
@@ -125,7 +127,7 @@ def test_what_is_wrong_with_a_sweep_is_one_sentence(project, monkeypatch, capsys
 
     for arguments in (["--space", "lr=..fast"], []):
         assert main(["sweep", "network", *arguments]) == 2
-    monkeypatch.setattr("mnist_helpers.sweep.sweep", fail)
+    monkeypatch.setattr("mnist_helpers.experiments.sweep.sweep", fail)
     assert main(["sweep", "network"]) == 2
     space, data, study = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"Error: 'lr=\.\.fast' is no part of a search space: .*", space) and "--allow-sample" in data

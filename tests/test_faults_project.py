@@ -12,14 +12,17 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from mnist_helpers import committees, data, evaluation, records, runs
 from mnist_helpers.__main__ import main
-from mnist_helpers.data import load_digits_sample
+from mnist_helpers.data import digits as data
+from mnist_helpers.data.digits import load_digits_sample
 from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation import scores as evaluation
+from mnist_helpers.experiments import committees, records
+from mnist_helpers.experiments import run as runs
+from mnist_helpers.experiments.recipes import RECIPES, vary
+from mnist_helpers.experiments.records import described_run, load_records, record_run
+from mnist_helpers.experiments.run import run
 from mnist_helpers.models import mlp_baseline
-from mnist_helpers.recipes import RECIPES, vary
-from mnist_helpers.records import described_run, load_records, record_run
-from mnist_helpers.runs import run
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_models/*.json"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from mnist_helpers.loaders import make_loaders
+from mnist_helpers.data.loaders import make_loaders
 from mnist_helpers.plots import (
     accuracy_against,
     bars,

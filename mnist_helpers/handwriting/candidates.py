@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..checkpoints import load_model
-from ..mnist_form import to_mnist_form
+from ..data.form import to_mnist_form
+from ..models.saved import load_model
 from .cuts import WEIGHTS, cut
 from .ink import find_ink, open_picture
 from .ruling import stroke_width, without_ruling

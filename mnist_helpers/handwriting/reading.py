@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints import load_model
-from ..evaluation import BEST, predict
+from ..evaluation.scores import BEST, predict
+from ..models.saved import load_model
 from .boxes import boxes_of
 from .candidates import find_candidates
 from .ink import open_picture

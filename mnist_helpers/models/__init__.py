@@ -1,5 +1,7 @@
 """Every architecture by its name, one function or class each. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
 
+from contextlib import contextmanager
+
 import torch
 
 from .averaged import Committee, ShiftAveraged
@@ -43,3 +45,15 @@ def build_model(name, **arguments):
 def count_parameters(model):
     """Return how many numbers training may change in `model`."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@contextmanager
+def evaluation_mode(model):
+    """Put a model into evaluation mode within the `with` block, then each of its modules back as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

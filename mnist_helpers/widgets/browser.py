@@ -2,10 +2,10 @@
 
 from IPython.display import display
 
-from ..evaluation import normalisation_of
-from ..loaders import mean_and_std
-from ..neighbours import nearest
-from ..saliency import occlusion, saliency
+from ..data.loaders import mean_and_std
+from ..data.neighbours import nearest
+from ..evaluation.saliency import occlusion, saliency
+from ..evaluation.scores import normalisation_of
 from .browser_shell import BrowserShell
 from .selection import choose, clamp, gather
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from ..strokes import PEN
+from ..data.strokes import PEN
 
 
 class Canvas(anywidget.AnyWidget):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ..data import Digits
+from ..data.digits import Digits
 from ..files import sha256, write_atomically
 
 LARGEST = 40_000_000  # pixels of an uploaded picture

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from ..environment import seeded
-from ..evaluation import evaluation_mode
+from ..models import evaluation_mode
 from ..plots import curves
-from ..training import History
+from ..training.loop import History
 from .faults import Faults
 from .pictures import cards
 

@@ -8,9 +8,9 @@ import ipywidgets
 import numpy as np
 from IPython.display import display
 
-from ..checkpoints import load_model
-from ..evaluation import BEST, predict
-from ..strokes import SIDE, draw, forms
+from ..data.strokes import SIDE, draw, forms
+from ..evaluation.scores import BEST, predict
+from ..models.saved import load_model
 from .drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
 from .faults import Faults
 from .pictures import bars, png

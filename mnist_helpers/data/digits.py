@@ -1,0 +1,140 @@
+"""Digits as tensors, from MNIST's files or, where there are none, from the sample that needs no network."""
+
+import functools
+import os
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..environment import data_folder, project_root
+from ..files import sha256
+from .idx_files import SETS, DataError, describe, labels_of, obtain
+from .form import to_mnist_form
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Digit pictures with their labels, and where they come from.
+
+    Attributes:
+        images: uint8 tensor (N, 28, 28), background 0, ink up to 255.
+        labels: int64 tensor (N,), 0 to 9.
+        source: "mnist" (or another set's name in small letters), or "sklearn-digits" for the sample.
+        folder: where the files were found, as text.
+        checksums: SHA-256 of each file's extracted content (for the sample: of the tensors' bytes), by name.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    source: str
+    folder: str
+    checksums: dict
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, numbers):
+        """Return the digits with these numbers (int64 tensor) in this order; the rest of the description is kept."""
+        return replace(self, images=self.images[numbers], labels=self.labels[numbers])
+
+
+def load_mnist(root=None, train=True, download=True, name="MNIST"):
+    """Return MNIST's training or test part, verified byte for byte, as `Digits` with `source == "mnist"`.
+
+    Looks for torchvision's layout (`MNIST/raw/...`, extracted or `.gz`) in `root`, then in the folder that the
+    environment variable MNIST_DATA names (relative to the working directory or the project), then in the project's
+    `data/`; read-only folders serve too. Else downloads from torchvision's mirrors into the first of these folders
+    that can be written to, unless `download` is false or the environment variable MNIST_OFFLINE is set; a download
+    that failed is not tried again by the same process. A damaged file that it meets is named in a warning and repaired.
+
+    Args:
+        name: "MNIST", or a set in its form: "FashionMNIST" (Xiao et al. 2017), "KMNIST" (Clanuwat et al. 2018) or
+            "QMNIST" (Yadav and Bottou 2019). Of what is on disk of these, only magic number, shape and labels are
+            verified, of a download the MD5 checksum that torchvision knows; `source` is the name in small letters.
+
+    Returns:
+        60,000 (train) or 10,000 (test; of QMNIST 60,000) digits: images uint8 (N, 28, 28), labels int64 (N,).
+
+    Raises:
+        DataError: nothing valid was found and nothing could be downloaded.
+        ValueError: no such set.
+    """
+    named = os.environ.get("MNIST_DATA")
+    folders = [Path(root)] if root else []
+    folders += [Path(named).absolute(), project_root() / named] if named else []
+    folders = list(dict.fromkeys([*folders, data_folder()]))
+    download = download and os.environ.get("MNIST_OFFLINE", "") in ("", "0")
+    files = describe(name, train)
+    (images, folder), (labels, _) = found = [obtain(file, folders, download) for file in files]
+    return Digits(
+        images=torch.from_numpy(files[0].array(images).copy()),  # a copy, since `images` is read-only
+        labels=torch.from_numpy(labels_of(files[1].array(labels)).astype(np.int64)),
+        source=name.lower(),
+        folder=str(folder),
+        checksums={file.name: file.sha256 or sha256(content) for file, (content, _) in zip(files, found)},
+    )
+
+
+def load_digits_sample(train=True):
+    """Return scikit-learn's 1,797 handwritten digits in MNIST's form, `source == "sklearn-digits"`; needs no network.
+
+    They are split once: 1,437 for training, 360 for testing, stratified. Images uint8 (N, 28, 28), labels int64 (N,).
+
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI (1998), 8x8 pixels.
+    """
+    from sklearn.datasets import load_digits  # here: slow to import, seldom needed
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    parts = train_test_split(np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=42)
+    chosen = parts[0 if train else 1]
+    images = np.stack([to_mnist_form(picture) for picture in digits.images[chosen]])
+    labels = digits.target[chosen].astype(np.int64)
+    part = "train" if train else "test"
+    return Digits(
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(labels),
+        source="sklearn-digits",
+        folder="scikit-learn",
+        checksums={f"{part}-images": sha256(images.tobytes()), f"{part}-labels": sha256(labels.tobytes())},
+    )
+
+
+def load_data(train=True, root=None, download=True, allow_sample=True):
+    """Return MNIST, or else the scikit-learn sample with one unmistakable warning; see `load_mnist`.
+
+    Tell them apart by `.source`, which belongs into every title and table row. MNIST is given only where both its
+    parts are to be had, so that nobody trains on the one source and tests on the other.
+
+    Raises:
+        DataError: MNIST is not to be had, and `allow_sample` is false.
+    """
+    try:
+        parts = {part: load_mnist(root, part, download) for part in (True, False)}
+    except DataError as error:
+        if not allow_sample:
+            raise DataError(
+                f"{error} The sample of scikit-learn's digits is used only where asked for (--allow-sample)."
+            ) from None
+        _warn_once(
+            f"THIS IS NOT MNIST: 1,797 scikit-learn digits stand in for it, and no figure below is a figure "
+            f"about MNIST. The reason: {error}"
+        )
+        return load_digits_sample(train)
+    return parts[train]
+
+
+def load_part(source, train):
+    """Return the training or test part of the set that `Digits.source` names; errors as for `load_mnist`."""
+    if source == "sklearn-digits":
+        return load_digits_sample(train)
+    names = {name.lower(): name for name in SETS}
+    return load_mnist(train=train, name=names.get(source, source))
+
+
+@functools.cache  # Python's own once-only filter forgets whenever a library touches the filters
+def _warn_once(message):
+    warnings.warn(message, stacklevel=3)

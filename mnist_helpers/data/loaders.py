@@ -1,0 +1,200 @@
+"""From uint8 digits to normalised batches: the split, the device-resident loader, and its plain DataLoader twin."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..environment import choose_device, combine_seeds
+
+NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
+    "half": (0.5, 0.5),  # to [-1, 1], as the source projects did
+    "mnist": (0.1307, 0.3081),  # the training images' own: mean 0, standard deviation 1
+    "unit": (0.0, 1.0),  # from 0 to 1
+    "raw": (0.0, 1 / 255),  # from 0 to 255, as stored
+}
+
+SPLIT = {"validation_fraction": 0.2, "seed": 42}  # of every system, see `stratified_split`
+
+
+def stratified_split(labels, validation_fraction=SPLIT["validation_fraction"], seed=SPLIT["seed"]):
+    """Split example numbers into (training, validation) int64 tensors with the same share of each class in both.
+
+    60,000 labels give 48,000 and 12,000. Same labels, fraction and seed: the same split, always.
+    """
+    from sklearn.model_selection import train_test_split  # here: slow to import
+
+    numbers = np.arange(len(labels))
+    parts = train_test_split(numbers, test_size=validation_fraction, stratify=np.asarray(labels), random_state=seed)
+    return tuple(torch.from_numpy(part) for part in parts)
+
+
+def mean_and_std(normalisation):
+    """Return a normalisation's (mean, standard deviation); raises ValueError for an unknown one."""
+    if normalisation not in NORMALISATIONS:
+        raise ValueError(f"there is no normalisation {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}")
+    return NORMALISATIONS[normalisation]
+
+
+class EpochSampler(Sampler):
+    """Gives each epoch's order of n examples, a function of (seed, epoch) alone; unshuffled, it is 0 to n - 1.
+
+    Each pass moves on to the next epoch; `set_epoch` chooses one, as with torch's `DistributedSampler`.
+    """
+
+    def __init__(self, n, shuffle=False, seed=0):
+        self.n, self.shuffle, self.seed, self.epoch = n, shuffle, seed, 0
+
+    def set_epoch(self, epoch):
+        """Choose the epoch that the next pass shows."""
+        self.epoch = epoch
+
+    def order(self):
+        """Return the current epoch's order as an int64 tensor (n,), and move on to the next epoch."""
+        # The 1 keeps this stream apart from the one that dropout draws from in the same epoch.
+        generator = torch.Generator().manual_seed(combine_seeds(self.seed, self.epoch, 1))
+        self.epoch += 1
+        return torch.randperm(self.n, generator=generator) if self.shuffle else torch.arange(self.n)
+
+    def __iter__(self):
+        return iter(self.order().tolist())
+
+    def __len__(self):
+        return self.n
+
+
+class ResidentLoader:
+    """Batches from a uint8 tensor that lies on the device: no copying and no work per image, so far faster.
+
+    Iterate over it like a DataLoader: (images float32 (B, 1, 28, 28) normalised, labels int64 (B,)). The ragged last
+    batch is kept. An `augmentation` (see `augment.Augmentation`) distorts the images anew in each epoch, as a function
+    of (seed, epoch). `mean` and `std` are the normalisation's, for whoever wants to undo it; `source` is the digits'.
+
+    With `shard` (i, k), for the i-th of k processes, it gives every k-th example of each batch, beginning with the
+    i-th: the shares of all processes are the batches of one. Of the `n_examples`, `n_examples_here` come here.
+    """
+
+    def __init__(
+        self,
+        digits,
+        batch_size=64,
+        normalisation="half",
+        shuffle=False,
+        seed=0,
+        device=None,
+        augmentation=None,
+        shard=(0, 1),
+    ):
+        device = choose_device(device)
+        if len(digits) and (digits.labels.min() < 0 or digits.labels.max() > 9):  # a GPU would not say so
+            low, high = digits.labels.min(), digits.labels.max()
+            raise ValueError(f"the labels go from {low} to {high}, and must be 0 to 9")
+        self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
+        self.labels = digits.labels.to(device)  # (N,)
+        self.batch_size = batch_size
+        self.mean, self.std = mean_and_std(normalisation)
+        self.source, self.augmentation, self.shard = digits.source, augmentation, shard
+        self.sampler = EpochSampler(len(digits), shuffle, seed)
+        self.n_examples = len(digits)
+        batches, rest = divmod(len(digits), batch_size)
+        self.n_examples_here = batches * len(range(batch_size)[self._share]) + len(range(rest)[self._share])
+        if len(digits) and not self.n_examples_here:
+            raise ValueError(
+                f"{len(digits)} examples in batches of {batch_size} cannot be shared by {shard[1]} processes: "
+                "take fewer processes or a larger batch"
+            )
+
+    def __len__(self):
+        return -(-len(self.labels) // self.batch_size)
+
+    @property
+    def _share(self):
+        return slice(self.shard[0], None, self.shard[1])
+
+    def __iter__(self):
+        device, process = self.images.device, self.shard[:1] if self.shard[0] else ()
+        seeds = (self.sampler.seed, self.sampler.epoch, 2, *process)
+        order = self.sampler.order().to(device)
+        generator = torch.Generator(device).manual_seed(combine_seeds(*seeds))
+        for chosen in order.split(8 * self.batch_size):  # eight batches at a time: fewer, larger operations
+            shares = [batch[self._share] for batch in chosen.split(self.batch_size)]
+            sizes, chosen = [len(share) for share in shares], torch.cat(shares)
+            images = self.images.index_select(0, chosen).float().view(-1, 1, 28, 28)  # of uint8: less to gather
+            if (factor := 1 / (255 * self.std)) != 1:
+                images = images.mul_(factor)
+            if self.augmentation is not None:
+                images = self.augmentation(images, 0.0, generator)  # before the mean is taken off: background is 0
+            if self.mean:
+                images = images.sub_(self.mean / self.std)
+            yield from zip(images.split(sizes), self.labels[chosen].split(sizes))
+
+
+class DigitsDataset(Dataset):
+    """Digits one at a time, as `torchvision.datasets.MNIST` gives them: (transform(PIL image), int label)."""
+
+    def __init__(self, digits, transform):
+        self.digits, self.transform = digits, transform
+
+    def __len__(self):
+        return len(self.digits)
+
+    def __getitem__(self, index):
+        image = Image.fromarray(self.digits.images[index].numpy())
+        return self.transform(image), int(self.digits.labels[index])
+
+
+def plain_loader(digits, batch_size=64, normalisation="half", shuffle=False, seed=0):
+    """Return the `torch.utils.data.DataLoader` that most tutorials use, with `ResidentLoader`'s pixels and order."""
+    from torchvision import transforms  # here: slow to import, and only this loader needs it
+
+    mean, std = mean_and_std(normalisation)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
+    loader = DataLoader(
+        DigitsDataset(digits, transform),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(digits), shuffle, seed),
+        generator=torch.Generator(),  # else it would draw from the caller's random state
+    )
+    loader.mean, loader.std, loader.source = mean, std, digits.source
+    return loader
+
+
+def make_loaders(
+    digits,
+    batch_size=64,
+    normalisation="half",
+    seed=0,
+    device=None,
+    plain=False,
+    limit=None,
+    augmentation=None,
+    shard=(0, 1),
+    all_images=False,
+):
+    """Split `digits` 80 : 20 and return (training loader, validation loader); training alone is shuffled.
+
+    Args:
+        digits: `Digits`, images uint8 (N, 28, 28) and labels int64 (N,).
+        normalisation: a name in `NORMALISATIONS`.
+        seed: of the training order; the split is always the same.
+        device: where the images are to lie; the best one here unless named.
+        plain: return plain DataLoaders, which leave the images on the CPU.
+        limit: keep only this many training images, and a quarter as many for validation.
+        augmentation: an `augment.Augmentation` for the training images; not with `plain`.
+        shard: (i, k) for the i-th of k processes, see `ResidentLoader`; not with `plain`.
+        all_images: train on what would be validated on, too, and return None as the validation loader: for a recipe in
+            which nothing is left to choose.
+    """
+    training, validation = stratified_split(digits.labels)
+    if all_images:
+        training, validation = torch.cat([training, validation]), validation[:0]
+    if limit is not None:
+        training, validation = training[:limit], validation[: limit // 4]
+    training, validation = digits.take(training), digits.take(validation)
+    if plain:
+        train_loader = plain_loader(training, batch_size, normalisation, shuffle=True, seed=seed)
+        return train_loader, None if all_images else plain_loader(validation, batch_size, normalisation)
+    train_loader = ResidentLoader(training, batch_size, normalisation, True, seed, device, augmentation, shard)
+    if all_images:
+        return train_loader, None
+    return train_loader, ResidentLoader(validation, batch_size, normalisation, device=device, shard=shard)

@@ -1,0 +1,111 @@
+"""Digits as strokes of a pen: drawn into pictures, and a few written ones to try things on without a hand."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from .form import to_mnist_form
+
+SIDE = 224  # pixels of a drawing: eight times MNIST's
+PEN = 0.085  # the pen's width; a digit that fills two thirds of the pad then has strokes as broad as MNIST's
+SIDES = "the points of a stroke are pairs (x, y) of numbers, as from 0 (left, top) to 1"
+
+# A European hand: the 1 has a long upstroke, the 7 a bar, the 4 is open and the 9 ends in a straight line.
+HAND = {
+    0: [
+        [
+            (0.55, 0.2),
+            (0.36, 0.26),
+            (0.29, 0.5),
+            (0.36, 0.76),
+            (0.5, 0.82),
+            (0.65, 0.74),
+            (0.7, 0.5),
+            (0.64, 0.26),
+            (0.52, 0.2),
+        ]
+    ],
+    1: [[(0.27, 0.5), (0.42, 0.36), (0.56, 0.18), (0.55, 0.5), (0.54, 0.82)]],
+    2: [[(0.32, 0.33), (0.42, 0.2), (0.58, 0.2), (0.66, 0.34), (0.58, 0.52), (0.42, 0.68), (0.3, 0.8), (0.72, 0.79)]],
+    3: [[(0.34, 0.22), (0.55, 0.19), (0.64, 0.32), (0.45, 0.47), (0.65, 0.6), (0.6, 0.77), (0.42, 0.83), (0.31, 0.75)]],
+    4: [[(0.42, 0.2), (0.3, 0.55), (0.73, 0.56)], [(0.61, 0.38), (0.57, 0.84)]],
+    5: [[(0.4, 0.2), (0.37, 0.48), (0.56, 0.45), (0.68, 0.6), (0.58, 0.78), (0.36, 0.8)], [(0.4, 0.2), (0.68, 0.19)]],
+    6: [[(0.6, 0.18), (0.42, 0.34), (0.34, 0.6), (0.42, 0.79), (0.58, 0.78), (0.64, 0.64), (0.52, 0.54), (0.37, 0.63)]],
+    7: [[(0.3, 0.22), (0.7, 0.21), (0.56, 0.5), (0.44, 0.84)], [(0.36, 0.54), (0.66, 0.5)]],
+    8: [
+        [(0.6, 0.26), (0.45, 0.2), (0.36, 0.32), (0.5, 0.47), (0.63, 0.64), (0.55, 0.8)]
+        + [(0.4, 0.76), (0.38, 0.62), (0.52, 0.46), (0.63, 0.34), (0.6, 0.26)]
+    ],
+    9: [[(0.64, 0.32), (0.5, 0.2), (0.36, 0.32), (0.42, 0.48), (0.56, 0.46), (0.64, 0.32), (0.62, 0.56), (0.58, 0.84)]],
+}
+
+
+def draw(strokes, side=SIDE, pen=PEN):
+    """Return strokes as a picture: uint8 array (side, side), paper 0, ink 255.
+
+    Args:
+        strokes: a list of strokes, each a list of points (x, y) from 0 (left, top) to 1; a single point is a dot.
+        side: pixels of the picture.
+        pen: width of the line as a share of the side.
+
+    Raises:
+        ValueError: the strokes are no lists of pairs of finite numbers.
+    """
+    picture = Image.new("L", (side, side))
+    pencil, radius = ImageDraw.Draw(picture), pen * side / 2
+    for stroke in strokes:
+        points = [(x * side, y * side) for x, y in _points(stroke)]
+        pencil.line(points, fill=255, width=max(1, round(2 * radius)))
+        for x, y in points:  # round ends and corners
+            pencil.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return np.asarray(picture)
+
+
+def forms(picture):
+    """Return a drawing uint8 (H, W) in two forms, uint8 (28, 28) each: (shrunk as it is, brought into MNIST's form)."""
+    raw = Image.fromarray(picture).resize((28, 28), Image.Resampling.BOX)  # each pixel the mean of those it covers
+    return np.asarray(raw), to_mnist_form(picture)
+
+
+def smooth(stroke, steps=6):
+    """Return a stroke with `steps` points for each of its own, on a curve through them (Catmull and Rom 1974)."""
+    points = np.array(_points(stroke))
+    if len(points) < 3:
+        return points.tolist()
+    before, after = 2 * points[0] - points[1], 2 * points[-1] - points[-2]
+    p0, p1, p2, p3 = (np.vstack([before, points, after])[i : len(points) - 1 + i, None] for i in range(4))
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    curve = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+    return [*(curve / 2).reshape(-1, 2).tolist(), points[-1].tolist()]
+
+
+def write(digit, generator=None, wobble=0.015, turn=8.0):
+    """Return the strokes of a digit of `HAND`, written once; with a `torch.Generator`, a little different each time.
+
+    Args:
+        digit: 0 to 9.
+        generator: draws the variation; without it the digit is written exactly as in `HAND`.
+        wobble: standard deviation of each point's place, as a share of the pad's side.
+        turn: of the whole digit in degrees, from -turn to turn; width and height vary by a tenth.
+    """
+    strokes = [np.array(stroke) for stroke in HAND[digit]]
+    if generator is not None:
+        draws = torch.rand(3, generator=generator).numpy() * 2 - 1
+        angle, sizes = math.radians(turn) * draws[0], 1 + 0.1 * draws[1:]
+        turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * sizes
+        noise = [wobble * torch.randn(stroke.shape, generator=generator).numpy() for stroke in strokes]
+        strokes = [(stroke - 0.5 + shift) @ turned.T + 0.5 for stroke, shift in zip(strokes, noise)]
+    return [smooth(stroke) for stroke in strokes]
+
+
+def _points(stroke):
+    """Return a stroke's points as a list of pairs of floats, or raise ValueError."""
+    try:
+        points = np.array(stroke, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(SIDES) from None
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(SIDES)
+    return points.tolist()

@@ -1,0 +1,1 @@
+"""What a model answers, how sure a figure is, and where a network looks."""

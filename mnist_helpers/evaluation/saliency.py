@@ -1,0 +1,74 @@
+"""Where a network looks: which pixels its answer depends on."""
+
+import torch
+
+from ..models import evaluation_mode
+
+
+def saliency(model, images, classes=None):
+    """Return how strongly each pixel moves a class's logit: absolute gradients, float (N, 28, 28), at least 0.
+
+    Args:
+        model: from images to logits (N, 10); its weights, gradients and mode are left as they are.
+        images: float (N, 1, 28, 28), normalised as the model was trained, on its device.
+        classes: int64 (N,), whose logits to look at; the model's answers unless given.
+
+    Source: Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks" (2013).
+    """
+    images = images.detach().requires_grad_()
+    with torch.enable_grad(), evaluation_mode(model):
+        logits = model(images)  # (N, 10)
+        classes = logits.argmax(dim=1) if classes is None else classes
+        (gradients,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), images)
+    return gradients[:, 0].abs()
+
+
+@torch.no_grad()
+def occlusion(model, images, classes=None, size=6, stride=2):
+    """Return how much of a class's probability goes when a square of ink is erased: float (N, 28, 28), from -1 to 1.
+
+    Each pixel has the mean over all squares that cover it; where erasing makes the class likelier, it is negative.
+
+    Args:
+        model: from images to logits (N, 10); its mode is left as it is.
+        images: float (N, 1, 28, 28), normalised, on the model's device; the least value is taken for the paper.
+        classes: int64 (N,); the model's answers unless given.
+        size, stride: of the erased square and of its steps, in pixels; together they must reach all 28.
+
+    Raises:
+        ValueError: the squares would not cover the picture.
+
+    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks" (2014), there
+    with grey instead of paper.
+    """
+    side = images.shape[-1]
+    if not 1 <= stride <= size <= side or (side - size) % stride:
+        raise ValueError(f"squares of {size} pixels in steps of {stride} do not cover {side} pixels")
+    masks = _squares(side, size, stride).to(images.device)  # (S, 28, 28)
+    with evaluation_mode(model):
+        whole = model(images).softmax(dim=1)  # (N, 10)
+        classes = whole.argmax(dim=1) if classes is None else classes
+        maps = [
+            _losses(model, image, masks, whole[number, wanted], wanted)
+            for number, (image, wanted) in enumerate(zip(images, classes))
+        ]
+    return torch.stack(maps)
+
+
+def _losses(model, image, masks, whole, wanted):
+    """Return one image's map (28, 28): the probability `whole` of class `wanted` less what is left of it, averaged."""
+    paper = image.min()
+    inked = (masks & (image > paper)).any(dim=(1, 2))  # elsewhere there is nothing to erase: the loss is 0
+    lost = torch.zeros(len(masks), device=image.device)
+    if inked.any():
+        erased = torch.where(masks[inked][:, None], paper, image)  # (S, 1, 28, 28)
+        lost[inked] = whole - model(erased).softmax(dim=1)[:, wanted]
+    return (lost[:, None, None] * masks).sum(dim=0) / masks.sum(dim=0)
+
+
+def _squares(side, size, stride):
+    """Return the squares as bool (S, side, side): True inside."""
+    starts = torch.arange(0, side - size + 1, stride)
+    places = torch.arange(side)
+    lines = (places >= starts[:, None]) & (places < starts[:, None] + size)  # (s, side)
+    return (lines[:, None, :, None] & lines[None, :, None, :]).flatten(0, 1)

@@ -1,0 +1,167 @@
+"""What a model answers, exact loss and accuracy, calibration, and the one place where the test set is read."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch.nn import functional as F
+
+from ..data.digits import Digits, load_part
+from ..data.loaders import ResidentLoader
+from ..models import evaluation_mode
+from ..models.saved import load_model
+
+# Test images whose label most of several human readers contradict, with the digit that they read, and images that they
+# could not agree on (Northcutt, Athalye and Mueller, "Pervasive label errors in test sets", 2021)
+LABEL_ERRORS = {947: 9, 1621: 6, 1901: 4, 2462: 0, 2597: 3, 3558: 0, 5937: 3, 6651: 6, 6783: 6, 9729: 6}
+DISPUTED = (2130, 2654, 3520, 8527, 9679)
+BEST = "record"  # the saved model that answers unless another is named: of the recipe that was best on validation
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a finished system reached on the test set.
+
+    Attributes:
+        accuracy: percent.
+        loss: mean cross-entropy in nats.
+        predictions: one character a test image, "0" to "9", in the test set's order.
+        digits: the test images and their labels, to look at.
+        logits: float32 (N, 10), in the same order.
+    """
+
+    accuracy: float
+    loss: float
+    predictions: str
+    digits: Digits
+    logits: torch.Tensor
+
+
+def predict(images, model=BEST):
+    """Return (digits int64 (N,), probabilities float32 (N, 10)) that a saved network reads in images in MNIST's form.
+
+    `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
+
+    Args:
+        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0, a tensor, an array or a PIL image. `mnist_form` brings
+            other pictures into this form.
+        model: the name of a saved model (the default is of the recipe that was best on validation), a path to its
+            weights, or what `checkpoints.load_model` returned.
+
+    Raises:
+        ValueError: images of another shape or dtype, or a model that did not come from `load_model`.
+        CheckpointError: no such model is saved.
+    """
+    if not isinstance(images, torch.Tensor):
+        images = np.array(images)
+    dtype = str(images.dtype).removeprefix("torch.")
+    if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
+        raise ValueError(
+            f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: open a file with PIL, "
+            "make it grey, and bring it into MNIST's form with mnist_form.to_mnist_form"
+        )
+    model = load_model(model) if isinstance(model, (str, Path)) else model
+    batch = torch.as_tensor(images).reshape(-1, 28, 28)
+    digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
+    loader = ResidentLoader(digits, 1000, normalisation_of(model), device=next(model.parameters()).device)
+    probabilities = predict_logits(model, loader).softmax(dim=1)
+    answers = probabilities.argmax(dim=1)
+    return (answers, probabilities) if images.ndim == 3 else (answers.item(), probabilities[0])
+
+
+def predict_logits(model, loader):
+    """Return the model's logits on all of an unshuffled loader, in its order: float32 (N, 10) on the CPU."""
+    return _forward(model, loader)[0].cpu()
+
+
+def evaluate(model, loader, loss_function=F.cross_entropy):
+    """Return (mean loss, accuracy in percent) over a loader, exact however the batches are cut.
+
+    The model's weights, batch-norm statistics and mode are left as they were.
+    """
+    logits, labels = _forward(model, loader)
+    return loss_function(logits, labels).item(), accuracy(logits, labels)
+
+
+def accuracy(logits, labels):
+    """Return the percentage of rows of `logits` (N, 10) whose largest entry stands at the label's place (N,)."""
+    return 100 * (logits.argmax(dim=1) == labels).sum().item() / len(labels)
+
+
+def score_on_test(model, normalisation=None, source="mnist"):
+    """Score a finished system on the test set: nothing that is still being chosen may come here.
+
+    Args:
+        normalisation: as in `loaders.NORMALISATIONS`; that of its card for a model that `load_model` returned.
+        source: that of the digits it was trained on (`Digits.source`).
+
+    Raises:
+        DataError: the files are not to be had.
+        ValueError: the normalisation is neither given nor in a card.
+    """
+    digits = load_part(source, train=False)
+    device = next(model.parameters()).device
+    loader = ResidentLoader(digits, 1000, normalisation or normalisation_of(model), device=device)
+    logits = predict_logits(model, loader)
+    return Score(
+        accuracy=accuracy(logits, digits.labels),
+        loss=F.cross_entropy(logits, digits.labels).item(),
+        predictions="".join(str(digit) for digit in logits.argmax(dim=1).tolist()),
+        digits=digits,
+        logits=logits,
+    )
+
+
+def fit_temperature(logits, labels):
+    """Return the number T for which the probabilities softmax(logits / T) have the smallest cross-entropy.
+
+    Args:
+        logits: (N, 10), of validation images: to fit it on the test set would be to train on it.
+        labels: int64 (N,).
+
+    Returns:
+        A float between 0.05 and 20; either end if none in between is best.
+
+    Raises:
+        ValueError: there are no logits.
+
+    Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks" (2017).
+    """
+
+    if not len(logits):
+        raise ValueError("a temperature is fitted to logits, and there are none")
+
+    def loss(log_temperature):
+        return F.cross_entropy(logits / math.exp(log_temperature), labels).item()
+
+    bounds = math.log(0.05), math.log(20)
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def normalisation_of(model):
+    """Return the name of the normalisation that a saved model was trained with, from its card.
+
+    Raises:
+        ValueError: the model has no card that tells it.
+    """
+    try:
+        return model.card["settings"]["normalisation"]
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError("this model has no card that tells its normalisation: take one from load_model") from None
+
+
+@torch.no_grad()
+def _forward(model, loader):
+    """Return (logits float32 (N, 10), labels int64 (N,)) on the model's device."""
+    device = next(model.parameters()).device
+    logits, labels = [], []
+    with evaluation_mode(model):
+        for images, targets in loader:
+            logits.append(model(images.to(device)).float())  # (B, 10)
+            labels.append(targets.to(device))
+    if not logits:
+        raise ValueError("the loader gave no batch: there is nothing to evaluate")
+    return torch.cat(logits), torch.cat(labels)

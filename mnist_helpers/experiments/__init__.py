@@ -1,0 +1,1 @@
+"""Recipes, their runs and records, the tables made from them, and searches."""

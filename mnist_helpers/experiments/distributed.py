@@ -1,0 +1,157 @@
+"""Several processes that train one network together (torch.distributed), started by torchrun or by `launch`.
+
+Each process takes its share of every batch, and the gradients are averaged over the whole batch; so a network without
+batch normalisation, dropout and augmentation takes the steps that one process would take. With them it does not:
+dropout and augmentation are drawn by each process for itself; batch normalisation uses the statistics of the whole
+batch on GPUs (SyncBatchNorm), but on CPUs those of each process's share, and the first process's running averages.
+There, a share of a single example is an error, as a batch of one is elsewhere.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..environment import choose_device
+
+
+class LaunchError(RuntimeError):
+    """Processes that were launched did not end well."""
+
+
+def rank():
+    """Return this process's number among those that train together: 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size():
+    """Return how many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group(device=None):
+    """Join the other processes that torchrun started, if it did, and give the device to train on.
+
+    GPUs talk through nccl, one for each process; CPUs through gloo.
+
+    Args:
+        device: "cuda" or "cpu"; the best one here unless named. Without torchrun, any that `choose_device` knows.
+
+    Raises:
+        ValueError: this machine has no such device, or fewer GPUs than processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield choose_device(device)
+        return
+    device, local = choose_device(device), int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"this machine has {torch.cuda.device_count()} GPUs, and process {local + 1} needs one of its own: "
+                "give torchrun a smaller --nproc_per_node, or train with --device cpu"
+            )
+        torch.cuda.set_device(local)
+        device = torch.device("cuda", local)
+    else:
+        device = torch.device("cpu")  # gloo knows no other
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def first_on_its_machine():
+    """Let one process of each machine run the `with` block, which may download, before the others run it."""
+    waits = world_size() > 1 and os.environ["LOCAL_RANK"] != "0"
+    if waits:
+        dist.barrier()
+    yield
+    if world_size() > 1 and not waits:
+        dist.barrier()
+
+
+def to_ddp(model):
+    """Return the model as it is trained: with several processes, such that `backward` averages their gradients."""
+    if world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model), device_ids=[device])
+    return DistributedDataParallel(model)
+
+
+def global_mean(loss_function):
+    """Return a loss function whose averaged gradients are those of the mean over the batches of all processes.
+
+    Without it, a process whose share of the last batch is smaller would have the same weight as the others. Its value
+    is still this process's own mean.
+    """
+
+    def loss(outputs, targets):
+        mean = loss_function(outputs, targets) if len(targets) else outputs.sum()
+        if not mean.requires_grad:  # evaluation
+            return mean
+        total = torch.tensor(float(len(targets)), device=outputs.device)
+        dist.all_reduce(total)
+        weighted = mean * (len(targets) * world_size() / total)
+        return weighted + (mean - weighted).detach()
+
+    return loss
+
+
+def all_reduce_mean(result, loader):
+    """Return the (mean loss, accuracy) over the examples of all processes, from this one's and its loader."""
+    n = loader.n_examples_here
+    device = loader.labels.device
+    sums = torch.tensor([result[0] * n, result[1] * n, n], dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    loss, accuracy, n = sums.tolist()
+    return loss / n, accuracy / n
+
+
+def broadcast(value):
+    """Return what the first process calls this with; any value that can be pickled."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _passed_on(line):
+    """Print a line, unless it is a progress bar's, and tell whether it was printed."""
+    wanted = "%|" not in line
+    if wanted:
+        print(line, end="", flush=True)
+    return wanted
+
+
+def launch(recipe, n_processes=2, seeds=(0,), *, device=None, allow_sample=False):
+    """Train a recipe by several processes on this machine, under torchrun, and print what they print.
+
+    The runs are recorded as those of the command `train` are; the number of processes stands in the records.
+
+    Raises:
+        LaunchError: a process failed or died; the others are then stopped.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+    command += ["-m", "mnist_helpers", "train", recipe, "--seeds", *map(str, seeds)]
+    command += ["--device", device] * bool(device) + ["--allow-sample"] * allow_sample
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes)), **os.environ}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment, **output) as process:
+        printed = [line for line in process.stdout if _passed_on(line)]
+    if process.returncode:
+        complaints = "".join(printed)
+        reason = re.search(r"^(?:Error|python -m mnist_helpers train: error): (.*)", complaints, re.MULTILINE)
+        reason = reason[1] if reason else "one of them died, see what is printed above"
+        raise LaunchError(f"training {recipe} by {n_processes} processes failed: {reason}")

@@ -1,0 +1,127 @@
+"""Trials of a recipe with other hyperparameters: learning rates, a grid. Scored on validation, never on test.
+
+Every trial is a recipe with some settings changed (`recipes.vary`) and leaves a record (`records.record_run`); one that
+is recorded already is not trained again, so a search that was broken off goes on where it stopped.
+"""
+
+from itertools import product
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..environment import project_root
+from ..training.loop import History, TrainingError, epochs
+from .recipes import find_recipe, vary
+from .records import load_records, record_run
+
+
+def compare_learning_rates(recipe, rates=(0.1, 0.01, 0.001, 0.0001), n_epochs=1, **options):
+    """Train a recipe with each learning rate for `n_epochs` and return the trials' records; see `run_trials`."""
+    return run_trials(recipe, [{"lr": rate, "epochs": n_epochs} for rate in rates], **options)
+
+
+def grid_search(recipe, grid, n_epochs=None, **options):
+    """Train a recipe with every combination in a grid and return the trials' records; see `run_trials`.
+
+    Args:
+        grid: values to try by name, as in `{"lr": [0.01, 0.001], "weight_decay": [1e-5, 1e-4]}`; names as for
+            `recipes.vary`.
+        n_epochs: of each trial; as many as the recipe has unless given.
+    """
+    length = {} if n_epochs is None else {"epochs": n_epochs}
+    return run_trials(recipe, [dict(zip(grid, values)) | length for values in product(*grid.values())], **options)
+
+
+def run_trials(recipe, trials, seed=0, *, progress=True, **options):
+    """Train a recipe once with each of several changes and return the records, in the same order.
+
+    A trial whose loss becomes NaN or infinite counts: its record says `"stopped": "diverged"`.
+
+    Args:
+        recipe: a recipe or its name.
+        trials: a list of changes, see `recipes.vary`.
+        seed: the same for all, so that they differ in nothing else.
+        progress: show a progress bar.
+        **options: as for `records.record_run`: device, digits, limit, allow_sample.
+
+    Raises:
+        ValueError: an unknown recipe or hyperparameter, before anything is trained.
+    """
+    recipes, records = [vary(recipe, changes) for changes in trials], []
+    with tqdm(recipes, unit="trial", disable=not progress) as bar:
+        for varied in bar:
+            records.append(record_run(varied, seed, train=watched, progress=False, **options))
+            best = best_trial(records)
+            bar.set_postfix_str(f"best validation {best['validation_accuracy']:.2f} %" if best else "all diverged")
+    return records
+
+
+def watched(setup, trial=None):
+    """Train what `runs.prepare` returned and return its `History`; `stopped` is "pruned" or "diverged" where it was.
+
+    With an Optuna `trial`, it is told each epoch's validation accuracy, and ends training where it would be pruned.
+    """
+    history = History(list(setup.before.epochs) if setup.before else [])
+    loaders = setup.train_loader, setup.validation_loader
+    first = {"first_epoch": len(history) + 1}
+    try:
+        for result in epochs(setup.model, *loaders, setup.optimizer, setup.n_epochs, **first, **setup.options):
+            history.epochs.append(result)
+            if trial is not None:
+                trial.report(result.validation_accuracy, result.epoch)
+                if trial.should_prune():
+                    history.stopped = "pruned"
+                    break
+    except TrainingError:
+        history.stopped = "diverged"
+    return history
+
+
+def load_trials(recipe, records=None, device="cpu", trained_on=48_000):
+    """Return the records of a recipe's full trials on MNIST of one kind, in the order of their names.
+
+    `records` are the committed ones unless given; `records.load_records()` has this machine's too.
+    """
+    records = load_records([project_root() / "records"]) if records is None else records
+    wanted = find_recipe(recipe).name, "mnist", False, device, trained_on
+    keys = "varied", "source", "quick", "device", "trained_on"
+    trials = [one for one in records if tuple(one.get(key) for key in keys) == wanted]
+    return sorted(trials, key=lambda one: one["recipe"])
+
+
+def best_trial(trials):
+    """Return the record with the highest validation accuracy (among equals, the lowest loss), or None."""
+    ranked = [one for one in trials if one["validation_accuracy"] is not None and one["stopped"] != "diverged"]
+    return max(ranked, key=lambda one: (one["validation_accuracy"], -one["validation_loss"]), default=None)
+
+
+def trials_table(trials):
+    """Return a Markdown table of trials' records: in what they differ, and the losses and accuracies that came of it.
+
+    Training loss and validation loss are the last epoch's, the accuracy that of the epoch whose weights count.
+    """
+    names = dict.fromkeys(name for one in trials for name in one["changes"] if name != "epochs")
+    names = [name for name in names if len(trials) == 1 or len({str(one["changes"].get(name)) for one in trials}) > 1]
+    heads = [*names, "epochs", "training loss", "validation loss", "validation accuracy (%)", ""]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for one in trials:
+        cells = [_text(one["changes"].get(name, "")) for name in names] + [str(one["epochs"])]
+        last = one["history"][-1] if one["history"] else None
+        cells += [f"{last[part]:.4f}" if last else "" for part in ("train_loss", "validation_loss")]
+        cells += [f"{one['validation_accuracy']:.2f}" if last else "", one["stopped"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def pivot(trials, rows, columns, quantity="validation_accuracy"):
+    """Return (row values, column values, array) of a grid's trials, for `plots.heat_map`; NaN where there is none."""
+    places = [sorted({one["changes"][name] for one in trials}) for name in (rows, columns)]
+    table = np.full([len(values) for values in places], np.nan)
+    for one in trials:
+        if one[quantity] is not None:
+            table[places[0].index(one["changes"][rows]), places[1].index(one["changes"][columns])] = one[quantity]
+    return *places, table
+
+
+def _text(value):
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What the reader's networks learn from, and their training."""

@@ -1,0 +1,1 @@
+"""The training loop, its history, taking it up again, and the checks before it."""

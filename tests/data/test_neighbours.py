@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from mnist_helpers.data import neighbours
+from mnist_helpers.data.neighbours import nearest
+
+
+@pytest.fixture
+def points(monkeypatch):
+    monkeypatch.setattr(neighbours, "CHUNK", 7)  # several chunks, the last one ragged
+    return torch.randn(25, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_agrees_with_all_distances(points, k):
+    references = points[:12] + 0.1
+    expected = torch.cdist(points, references).topk(k, largest=False)
+    distances, numbers = nearest(points, references, k)
+    assert torch.equal(numbers, expected.indices)
+    torch.testing.assert_close(distances, expected.values)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_among_themselves_none_is_its_own_neighbour(points, k):
+    distances, numbers = nearest(points, k=k)
+    everything = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    expected = everything.topk(k, largest=False)
+    assert torch.equal(numbers, expected.indices)
+    torch.testing.assert_close(distances, expected.values)
+
+
+def test_a_copy_has_the_distance_0(points):
+    distances, numbers = nearest(torch.cat([points, points[3:4]]))
+    assert numbers[3] == 25 and numbers[25] == 3
+    torch.testing.assert_close(distances[[3, 25]], torch.zeros(2, 1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_too_few_references_are_refused(points, k):
+    with pytest.raises(ValueError, match=f"{k} nearest neighbours of each cannot be found among 2"):
+        nearest(points[:2], k=k)
+
+
+def test_rounding_gives_no_distance_that_is_none():
+    far = torch.full((3, 784), 1000.1) + torch.rand(3, 784, generator=torch.Generator().manual_seed(0)) * 1e-3
+    distances, _ = nearest(far, far)
+    assert distances.isfinite().all() and (distances >= 0).all()

@@ -1,0 +1,181 @@
+import ast
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import mnist_helpers
+from mnist_helpers.data.digits import load_mnist
+from mnist_helpers.data.loaders import ResidentLoader
+from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation.scores import (
+    DISPUTED,
+    LABEL_ERRORS,
+    accuracy,
+    evaluate,
+    fit_temperature,
+    predict,
+    predict_logits,
+    score_on_test,
+)
+from mnist_helpers.experiments.records import full_runs
+from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models.averaged import committee
+from mnist_helpers.models.saved import load_model, read_card, save_model
+
+
+@pytest.fixture
+def model():
+    with seeded(0):
+        return mlp_baseline()
+
+
+def test_is_exact_however_the_batches_are_cut(digits, model):
+    images, labels = next(iter(ResidentLoader(digits, 203, device="cpu")))
+    with torch.no_grad():
+        logits = model.eval()(images)
+    expected = F.cross_entropy(logits, labels).item(), 100 * (logits.argmax(1) == labels).float().mean().item()
+    for batch_size in (1, 7, 64, 203, 500):
+        loader = ResidentLoader(digits, batch_size, device="cpu")
+        assert evaluate(model, loader) == pytest.approx(expected, rel=1e-5)
+        predicted = predict_logits(model, loader)
+        torch.testing.assert_close(predicted, logits)
+        assert not predicted.requires_grad
+
+
+def test_leaves_weights_statistics_and_modes_alone(digits, model):
+    model.train()
+    model[3].eval()  # a part that the caller has frozen
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    evaluate(model, ResidentLoader(digits, device="cpu"))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_modes_come_back_after_an_error(model):
+    model.train()
+    with pytest.raises(RuntimeError):
+        predict_logits(model, [(torch.zeros(2, 5), torch.zeros(2))])
+    assert model.training
+
+
+def test_empty_loader_is_refused(model):
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate(model, [])
+
+
+def test_accuracy_is_percent():
+    logits = torch.eye(4)
+    assert accuracy(logits, torch.tensor([0, 1, 2, 0])) == 75.0
+
+
+def test_score_on_test_reads_the_test_part(project, model):
+    score = score_on_test(model, "half", "sklearn-digits")
+    assert score.logits.argmax(dim=1).tolist() == [int(digit) for digit in score.predictions]
+    assert len(score.predictions) == 360 and set(score.predictions) <= set("0123456789")
+    labels = mnist_helpers.load_digits_sample(train=False).labels
+    right = sum(int(digit) == label for digit, label in zip(score.predictions, labels.tolist()))
+    assert score.accuracy == pytest.approx(100 * right / 360) and score.digits.source == "sklearn-digits"
+
+
+@pytest.fixture
+def saved(project, model):
+    """The model under the name "small", trained, its card says, on pixels from 0 to 1."""
+    card = {"model": "mlp_baseline", "model_arguments": {}, "settings": {"normalisation": "unit"}}
+    save_model(model, project / "saved_models" / "small.pth", card)
+    return load_model("small", device="cpu")
+
+
+def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits, saved, project):
+    answers, probabilities = predict(digits.images, "small")
+    assert torch.equal(predict(digits.images, project / "saved_models" / "small.pth")[0], answers)
+    with torch.no_grad():
+        expected = saved(digits.images[:, None] / 255).softmax(dim=1)
+    torch.testing.assert_close(probabilities, expected)
+    assert torch.equal(answers, expected.argmax(dim=1))
+    for image in (digits.images[0], digits.images[0].numpy(), Image.fromarray(digits.images[0].numpy())):
+        digit, shares = predict(image, saved)
+        assert digit == answers[0].item() and shares.shape == (10,)
+        torch.testing.assert_close(shares, expected[0])
+
+
+@pytest.mark.parametrize("images", [torch.zeros(28, 28), np.zeros((8, 8), dtype=np.uint8), "a.png", None])
+def test_predict_refuses_what_is_not_in_mnists_form(images, saved):
+    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not "):
+        predict(images, saved)
+
+
+def test_the_card_tells_score_on_test_the_normalisation(saved, model):
+    by_card, said, other = (score_on_test(saved, name, "sklearn-digits").logits for name in (None, "unit", "half"))
+    assert torch.equal(by_card, said) and not torch.equal(by_card, other)
+    with pytest.raises(ValueError, match="no normalisation 'halve': choose one of half, mnist"):
+        score_on_test(saved, "halve", "sklearn-digits")
+    with pytest.raises(ValueError, match="no card that tells its normalisation"):
+        score_on_test(model, source="sklearn-digits")
+
+
+def test_fit_temperature_finds_how_overconfident_logits_were_made():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 10, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).flatten()  # perfectly calibrated
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.02)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.06)
+    assert fit_temperature(logits / 4, labels) == pytest.approx(0.25, abs=0.005)
+    with pytest.raises(ValueError, match="there are none"):
+        fit_temperature(logits[:0], labels[:0])
+
+
+def test_a_committee_has_the_mean_of_its_members_probabilities():
+    members = [torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])]
+    mean = (members[0].softmax(dim=1) + members[1].softmax(dim=1)) / 2
+    torch.testing.assert_close(committee(members).softmax(dim=1), mean)
+    assert committee(members).argmax() == 0, "the surer member prevails"
+    far = torch.tensor([[300.0, 0.0, 0.0]])
+    torch.testing.assert_close(committee([far, far]), far - 300)  # beyond what a probability can hold
+
+
+def test_nothing_but_evaluation_reads_the_test_set():
+    """Only `evaluation`, and the command that counts the files, may ask for the test part, and few for a score."""
+    readers, scorers = set(), set()
+    for path in Path(mnist_helpers.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("score_on_test"):
+                scorers.add(path.name)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("load_"):
+                for argument in [*node.args, *[keyword.value for keyword in node.keywords if keyword.arg == "train"]]:
+                    if not (isinstance(argument, ast.Constant) and argument.value is True):
+                        readers.add((path.name, ast.unparse(node)))
+    allowed = {
+        ("evaluation.py", "load_part(source, train=False)"),
+        ("__main__.py", "load_data(train=train)"),  # counts and checksums
+        ("records.py", "load_part(card['source'], train=True)"),
+    }
+    loaders = ("load_data", "load_mnist", "load_part", "load_digits_sample")
+    inside = {(name, call) for name, call in readers if name != "data.py"}
+    assert {(name, call) for name, call in inside if call.startswith(loaders)} == allowed
+    assert scorers == {"runs.py", "records.py"}, "a run when it is over, and its weights when they are saved"
+
+
+@pytest.mark.mnist
+def test_the_known_label_errors_are_those_of_this_test_set():
+    labels = load_mnist(train=False).labels
+    assert labels[[*LABEL_ERRORS]].tolist() == [8, 0, 9, 2, 5, 5, 5, 0, 1, 5]
+    assert list(LABEL_ERRORS.values()) == [9, 6, 4, 0, 3, 0, 3, 6, 6, 6] and not set(DISPUTED) & set(LABEL_ERRORS)
+
+
+def test_predict_takes_the_saved_network_that_is_best_on_validation_unless_told(monkeypatch):
+    root = Path(__file__).parent.parent.parent
+    monkeypatch.chdir(root)
+    cards = [read_card(path) for path in (root / "saved_models").glob("*.pth")]
+    reached = {card["recipe"]: card["validation_accuracy"] or 0 for card in cards}
+    for name, found in full_runs().items():  # what is trained on all images was chosen while some were held back
+        if name.endswith("_held_back") and found:
+            reached[name.removesuffix("_held_back")] = found[0]["validation_accuracy"]
+    assert inspect.signature(predict).parameters["model"].default == max(reached, key=reached.get)
+    digit, probabilities = predict(mnist_helpers.load_digits_sample().images[0])
+    assert probabilities.argmax() == digit and probabilities.sum() == pytest.approx(1)

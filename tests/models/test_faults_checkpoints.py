@@ -1,0 +1,302 @@
+"""What happens to checkpoints when processes are killed, files rot, and somebody means harm."""
+
+import itertools
+import json
+import os
+import random
+import re
+import resource
+import signal
+import time
+
+import pytest
+import torch
+from faults import Malicious, die_at, in_child, mutations, start, wait
+
+from mnist_helpers import files
+from mnist_helpers.environment import seeded
+from mnist_helpers.experiments import records
+from mnist_helpers.experiments.recipes import RECIPES
+from mnist_helpers.files import sha256
+from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models.saved import CheckpointError, load_model, load_weights, save_model
+from mnist_helpers.training.history import EpochResult, History
+from mnist_helpers.training.resume import SEAL, load_state, save_state, state_of, take_up
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}}
+
+
+def model_of(number, width=8):
+    """Return a model all of whose weights are one number."""
+    with seeded(0):
+        model = mlp_baseline(width)
+    for value in model.state_dict().values():
+        value.fill_(number)
+    return model
+
+
+def save(number, path):
+    save_state(path / "run.pt", {"number": number, "weights": model_of(number).state_dict()})
+    save_model(model_of(number), path / "model.pth", {**CARD, "number": number})
+
+
+def number_of(path):
+    """Return which numbers are saved: of a state and of a model, all of whose parts must agree."""
+    state, model = load_state(path / "run.pt"), load_model(path / "model.pth", "cpu")
+    for number, weights in ((state["number"], state["weights"]), (model.card["number"], model.state_dict())):
+        assert all((value == number).all() for value in weights.values())
+    return state["number"], model.card["number"]
+
+
+def killed_after(seconds, work):
+    """Kill a forked process so long after its `work(report)` first reported, and return the last report as text."""
+    reading, writing = os.pipe()
+    child = start(lambda: work(lambda number: os.write(writing, f"{number} ".encode())))
+    os.close(writing)
+    with open(reading, buffering=1) as pipe:
+        first = pipe.read(1)
+        time.sleep(seconds)
+        os.kill(child[0], signal.SIGKILL)
+        assert wait(*child) == signal.SIGKILL
+        return (first + pipe.read()).split()[-1]
+
+
+def test_killed_200_times_while_saving_a_whole_checkpoint_always_remains(tmp_path):
+    chance, halves, found = random.Random(0), 0, (1, 1)
+    begun = time.monotonic()
+    save(1, tmp_path)
+    duration = time.monotonic() - begun
+    for _ in range(200):
+
+        def work(report, last=found):
+            report(0)
+            for number in itertools.count(max(last) + 1):
+                save(number, tmp_path)
+                report(number)
+
+        reported, before = int(killed_after(chance.uniform(0, 2 * duration), work)), found
+        found = number_of(tmp_path)  # without a warning, which would be an error
+        assert min(found) >= max(reported, min(before)), "what was saved is not lost"
+        halves += found[0] != found[1]
+    assert max(found) > 50 and halves > 10, "the kills came while it was saving"
+
+
+@pytest.mark.parametrize("last", [2, 3, 4])
+def test_killed_at_each_step_of_saving_again_and_again_a_whole_checkpoint_remains(tmp_path, last):
+    for moment in range(99):
+        folder = tmp_path / str(moment)
+        save(1, folder)
+
+        def work(number, folder=folder, moment=moment):
+            die_at(moment, files.os, "fsync", "replace")
+            save(number, folder)
+
+        outcomes = [in_child(lambda number=number: work(number)) for number in range(2, last + 1)]
+        assert set(number_of(folder)) <= {*range(1, last + 1)}
+        if outcomes[-1] is None:
+            break
+        assert set(outcomes) <= {None, signal.SIGKILL}  # after a broken save, the next one has fewer steps
+    assert moment > 6 and number_of(folder) == (last, last)
+
+
+def test_plain_torch_save_leaves_a_broken_file_when_it_is_killed(tmp_path):
+    """What the temporary file is for."""
+    path, state = tmp_path / "plain.pth", model_of(2, 1000).state_dict()
+
+    def work(report):
+        while True:
+            report(0)
+            torch.save(state, path)
+
+    for _ in range(40):
+        torch.save(state, path)
+        killed_after(0.01, work)
+        try:
+            torch.load(path)
+        except (RuntimeError, EOFError, OSError):
+            return
+    raise AssertionError("it survived, and the temporary file is not needed")
+
+
+def test_plain_torch_load_runs_the_code_in_a_pickle(project):
+    """What `weights_only=True` is for: before PyTorch 2.6 this was what `torch.load` did."""
+    torch.save({"1.weight": Malicious()}, "plain.pth")
+    with pytest.raises(CheckpointError, match="plain.pth holds no weights that can be read"):
+        load_weights(model_of(1), "plain.pth")
+    assert not (project / "pwned").exists()
+    torch.load("plain.pth", weights_only=False)
+    assert (project / "pwned").exists()
+
+
+@pytest.fixture
+def saved(project):
+    save_model(model_of(1), project / "small.pth", CARD)
+    return project / "small.pth"
+
+
+def forge(path, state):
+    """Replace saved weights by others, and their checksum in the card by the right one."""
+    torch.save(state, path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": sha256(path.read_bytes())}))
+
+
+GOOD = model_of(1).state_dict()
+FORGERIES = {
+    "NaN": ({**GOOD, "5.bias": torch.full((8,), torch.nan)}, "holds infinite numbers or NaN in 5.bias"),
+    "infinity": ({**GOOD, "1.bias": torch.full((8,), torch.inf)}, "holds infinite numbers or NaN in 1.bias"),
+    "a missing key": ({name: GOOD[name] for name in list(GOOD)[:-1]}, "it has no 9.bias"),
+    "another architecture": (model_of(1, 9).state_dict(), "its 1.weight is 9x784, and 8x784 here"),
+    "numbers for names": (dict(enumerate(GOOD.values())), "holds no state dict"),
+    "a sparse tensor": ({**GOOD, "1.weight": GOOD["1.weight"].to_sparse()}, "holds no (state dict|weights)"),
+    "a tensor without numbers": ({**GOOD, "1.weight": GOOD["1.weight"].to("meta")}, "holds no state dict"),
+    "complex numbers": ({**GOOD, "1.weight": GOOD["1.weight"].cfloat()}, "holds no state dict"),
+    "a tensor of any size": ({**GOOD, "1.weight": torch.zeros(1).expand(10**6, 10**6)}, "holds no state dict"),
+    "a tensor that repeats its numbers": (
+        {**GOOD, "1.weight": torch.ones(1, 784).expand(8, 784)},
+        "holds no state dict",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_what_is_wrong_with_weights_is_one_sentence(saved, name):
+    state, sentence = FORGERIES[name]
+    forge(saved, state)
+    for load in (lambda: load_model(saved, "cpu"), lambda: load_weights(model_of(1), saved)):
+        with pytest.raises(CheckpointError, match=f"small.pth .*({sentence})") as caught:
+            load()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_plain_torch_takes_nan_weights(saved):
+    model = model_of(1)
+    model.load_state_dict(FORGERIES["NaN"][0])
+    assert model.state_dict()["5.bias"].isnan().all()
+
+
+def test_what_a_gpu_saved_loads_without_one(saved, monkeypatch):
+    """The file says "cuda:0" of its numbers, as one that a GPU saved does."""
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU, plain torch.load finds one")
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    forge(saved, GOOD)
+    with pytest.raises(RuntimeError, match="Attempting to deserialize object on a CUDA device"):
+        torch.load(saved)
+    assert (load_model(saved, "cpu").state_dict()["1.weight"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"width": 10**12}, {"width": 30_000}, {"width": -1}, {"width": "wide"}, {"depth": 3}, [1], None, 8]
+)
+def test_a_card_may_not_ask_for_any_memory(saved, arguments):
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": arguments}))
+
+    def work():
+        limit = resident() + 500_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(CheckpointError, match="small.json describes no model|its 1.weight is 8x784") as caught:
+            load_model(saved)
+        assert len(str(caught.value).splitlines()) == 1
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+    assert in_child(work) < 30_000, "kilobytes; the first layer of 30,000 neurons would take 94,000"
+
+
+def test_a_few_bytes_may_not_ask_for_any_memory(saved):
+    """A tensor may have one number in the file and any shape; the card beside it asks for that shape."""
+    state = {**GOOD, "1.weight": torch.zeros(1).expand(10**9, 784)}
+    forge(saved, state)
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": {"width": 10**9}}))
+    assert saved.stat().st_size < 50_000
+    with pytest.raises(CheckpointError, match="small.pth holds no state dict"):
+        load_model(saved, "cpu")
+
+
+def test_torchs_advice_to_run_the_code_in_a_file_is_not_passed_on(project):
+    torch.save({"1.weight": Malicious()}, "plain.pth")
+    with pytest.raises(CheckpointError, match=r"there is [a-z_.]*exec in it, and only tensors and") as caught:
+        load_weights(model_of(1), "plain.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+def resident():
+    """Return the bytes of address space that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def load_model_forged(path):
+    """Load weights whose card has their checksum, so that they reach the reader behind it."""
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": sha256(path.read_bytes())}))
+    load_model(path, "cpu")
+
+
+def take_up_forged(path):
+    """Take up a state of training under the right checksum, so that it reaches what stands behind it."""
+    content = path.read_bytes()
+    path.write_bytes(SEAL + sha256(content).encode() + b"\n" + content)
+    take_up(load_state(path), training_parts(), 0)
+
+
+def training_parts():
+    """Return a model, optimizer and schedule."""
+    model = model_of(1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2)
+
+
+# What is mutated, and how it is read: to which errors that may lead. Other loaders of files can be added here.
+LOADERS = {
+    "weights": ("small.pth", lambda path: load_weights(model_of(1), path), CheckpointError),
+    "model": ("small.pth", lambda path: load_model(path, "cpu"), CheckpointError),
+    "card": ("small.json", lambda path: load_model(path.with_suffix(".pth"), "cpu"), CheckpointError),
+    "model with the right checksum": ("small.pth", load_model_forged, CheckpointError),
+    "state": ("run.pt", load_state, CheckpointError),
+    "state with the right checksum": ("plain.pt", take_up_forged, CheckpointError),
+    "state with code in it": ("code.pt", take_up_forged, CheckpointError),
+    "record": ("record.json", records._read_record, ValueError),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_mutated_files_are_refused_or_read(saved, name):
+    """In a process that may use half a gigabyte and a minute: a thousand damaged files, and code that must not run."""
+    model, optimizer, scheduler = parts = training_parts()
+    model.eval()(torch.zeros(2, 784)).sum().backward()
+    optimizer.step(), scheduler.step()
+    state = state_of(History([EpochResult(1, *[0.5] * 6)], GOOD), parts)
+    save_state("run.pt", state)
+    torch.save(state, "plain.pt")
+    torch.save({**state, "code": Malicious()}, "code.pt")
+    record = {key: 0 for key in (*records.FIELDS, *records.KEY, "seed")}
+    saved.with_name("record.json").write_text(json.dumps({**record, "settings": RECIPES["lenet5"].settings()}))
+    file, load, errors = LOADERS[name]
+    path = saved.with_name(file)
+    whole = path.read_bytes()
+
+    def work():
+        limit = resident() + 500_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        refused, start, reasons = 0, time.monotonic(), set()
+        for mutated in [*mutations(whole, 1000), b"[" * 100_000, b'{"a":' * 100_000]:
+            path.write_bytes(mutated)
+            try:
+                load(path)
+            except errors as error:
+                assert len(str(error).splitlines()) == 1, error
+                refused += 1
+                reasons.add("checksum" if re.search("SHA-256 differs|is damaged, or no state", str(error)) else "other")
+        assert time.monotonic() - start < 60
+        return refused, reasons
+
+    outcome = in_child(work)
+    assert isinstance(outcome, tuple) and outcome[0] > 200, outcome
+    if "right checksum" in name:
+        assert outcome[0] < 1000 and "other" in outcome[1], "some are read, and others refused by what reads them"
+    assert not (path.parent / "pwned").exists()

@@ -1,0 +1,209 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from faults import Malicious
+
+from mnist_helpers.environment import seeded
+from mnist_helpers.evaluation.scores import score_on_test
+from mnist_helpers.experiments.recipes import RECIPES
+from mnist_helpers.experiments.records import full_runs
+from mnist_helpers.files import sha256
+from mnist_helpers.models import mlp_baseline, network
+from mnist_helpers.models.saved import (
+    CheckpointError,
+    load_model,
+    load_weights,
+    read_card,
+    save_model,
+)
+from mnist_helpers.notebooks import LARGEST
+
+ROOT = Path(__file__).parent.parent.parent
+
+CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}, "seed": 3}
+
+
+@pytest.fixture
+def model():
+    with seeded(0):
+        return mlp_baseline(width=8)
+
+
+@pytest.fixture
+def saved(project, model):
+    save_model(model, project / "saved_models" / "small.pth", CARD)
+    return project / "saved_models" / "small.pth"
+
+
+def forge(path, content):
+    """Replace the weights and put the matching checksum into the card."""
+    path.write_bytes(content)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": sha256(content)}))
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_load_rebuilds_what_was_saved(saved, model, by_path):
+    loaded = load_model(saved if by_path else "small", device="cpu")
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    assert read_card("small")["seed"] == 3 and read_card("small")["format"] == 1
+
+
+def test_half_takes_half_the_space_and_loads_as_float32(saved, model, project):
+    save_model(model, project / "half.pth", CARD, half=True)
+    loaded = load_model(project / "half.pth", device="cpu")
+    assert loaded.card == read_card(project / "half.pth") and loaded.card["weights"] == "float16"
+    for name, value in model.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded.state_dict()[name], expected) and loaded.state_dict()[name].dtype == value.dtype
+    assert read_card(saved)["weights"] == "float32"
+    assert (project / "half.pth").stat().st_size < 0.7 * saved.stat().st_size
+
+
+def test_the_file_is_a_plain_state_dict(saved, model):
+    state = torch.load(saved, weights_only=True)
+    assert list(state) == list(model.state_dict())
+
+
+def test_this_machines_runs_come_before_the_committed_models(saved, model, project):
+    save_model(model, project / "runs" / "saved_models" / "small.pth", {**CARD, "seed": 4})
+    assert read_card("small")["seed"] == 4
+
+
+def test_weights_saved_under_another_name_are_found_by_their_recipe(saved, model, project):
+    save_model(model, project / "saved_models" / "Published.pth", {**CARD, "recipe": "mlp_plateau", "seed": 7})
+    (project / "saved_models" / "A.pth").touch()  # neither weights without a card nor odd cards are a hindrance
+    for number, text in enumerate(("no card", "[1]", "{}")):
+        (project / "saved_models" / f"B{number}.pth").touch()
+        (project / "saved_models" / f"B{number}.json").write_text(text)
+    assert read_card("mlp_plateau") == read_card("Published") and read_card("Published")["seed"] == 7
+    assert torch.equal(load_model("mlp_plateau", "cpu")[1].weight, model[1].weight)
+    with pytest.raises(CheckpointError, match="no weights of 'mlp_baseline' are saved in .*: A, B0, B1, B2, Publ"):
+        load_model("mlp_baseline")
+    save_model(model, project / "saved_models" / "A_copy.pth", {**CARD, "recipe": "small", "seed": 8})
+    assert read_card("small")["seed"] == 3, "a file of that name comes before a recipe's"
+
+
+def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):
+    with pytest.raises(ValueError, match="no model 'unheard_of'"):
+        save_model(model, project / "a.pth", {**CARD, "model": "unheard_of"})
+    with pytest.raises(ValueError, match="the card does not describe this model: .*size mismatch"):
+        save_model(model, project / "a.pth", {**CARD, "model_arguments": {"width": 9}})
+    with pytest.raises(ValueError, match="not in a.json"):
+        save_model(model, project / "a.json", CARD)
+    with pytest.raises(ValueError, match="the card does not describe this model: KeyError: 'model'"):
+        save_model(model, project / "a.pth", {"seed": 1})
+    assert not list(project.glob("a.*"))
+
+
+def test_missing_model_is_named(project):
+    with pytest.raises(CheckpointError, match="no weights of 'nothing' are saved in"):
+        load_model("nothing")
+    with pytest.raises(CheckpointError, match="nothing.json cannot be read: No such file"):
+        load_model("nothing.pth")
+
+
+def test_where_only_the_card_is_kept_it_can_be_read_and_the_sentence_says_so(saved):
+    saved.unlink()
+    assert read_card("small")["seed"] == 3
+    with pytest.raises(CheckpointError, match="only the card of small is kept .*small.json.*, not its weights"):
+        load_model("small")
+
+
+def test_damaged_weights_are_refused(saved):
+    content = saved.read_bytes()
+    saved.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    with pytest.raises(CheckpointError, match="small.pth is damaged"):
+        load_model("small")
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 torn"])
+def test_weights_that_are_none_are_refused(saved, content):
+    forge(saved, content)
+    with pytest.raises(CheckpointError, match="small.pth holds no weights that can be read"):
+        load_model("small")
+
+
+def test_code_in_a_pickle_never_runs(saved, project):
+    torch.save({"0": Malicious()}, saved)
+    forge(saved, saved.read_bytes())
+    with pytest.raises(CheckpointError, match="holds no weights that can be read"):
+        load_model("small")
+    assert not (project / "pwned").exists()
+    pickle.loads(pickle.dumps(Malicious()))  # what plain unpickling would have done
+    assert (project / "pwned").exists()
+
+
+def test_another_architecture_is_refused_naming_the_difference(saved):
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": {"width": 9}}))
+    with pytest.raises(CheckpointError, match="its 1.weight is 8x784, and 9x784 here") as caught:
+        load_model("small")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", "null", '{"format": 2}'])
+def test_a_card_that_is_none_is_refused(saved, text):
+    saved.with_suffix(".json").write_text(text)
+    with pytest.raises(CheckpointError, match="small.json (is no card|has format 2, and this version reads 1)"):
+        load_model("small")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net.", "_orig_mod."])
+def test_plain_state_dicts_load_whatever_was_wrapped_around_the_network(tmp_path, model, prefix):
+    torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "net.pth")
+    with seeded(1):
+        other = load_weights(mlp_baseline(width=8), tmp_path / "net.pth")
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: mlp_baseline(width=9), r"its 1.weight is 8x784, and 9x784 here"),
+        (lambda: network((8, 8, 8), 0.3, True), r"it has no 9.running_mean|its 9.weight is 10x8, and 8x8 here"),
+        (lambda: network((8, 8)), r"it has no 3.weight|its 3.weight is"),
+        (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 8)), "which has no 2.weight"),
+    ],
+)
+def test_the_first_layer_that_differs_is_named_and_nothing_is_changed(tmp_path, model, build, message):
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    with seeded(1):
+        other = build()
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"net.pth does not fit this model.*({message})"):
+        load_weights(other, tmp_path / "net.pth")
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_what_is_no_state_dict_is_refused(tmp_path, model):
+    torch.save({"epoch": 3, "weights": model.state_dict()}, tmp_path / "whole.pth")
+    with pytest.raises(CheckpointError, match="whole.pth holds no state dict: save weights with"):
+        load_weights(model, tmp_path / "whole.pth")
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("path", sorted((ROOT / "saved_models").glob("*.pth")), ids=lambda path: path.stem)
+def test_the_committed_networks_reproduce_their_recorded_accuracy(path):
+    card = read_card(path)
+    recipe = RECIPES[card["recipe"]]
+    assert path.stem == (recipe.saved_as or recipe.name) and card["settings"] == recipe.settings()
+    assert score_on_test(load_model(path, device="cpu")).accuracy == card["test_accuracy"]
+
+
+def test_every_measured_system_has_its_network_and_together_they_are_small(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    measured = {name for name, found in full_runs().items() if found and not RECIPES[name].study}
+    cards = [json.loads(path.read_text()) for path in (ROOT / "saved_models").glob("*.json")]
+    assert {card["recipe"] for card in cards} == measured
+    promised = (
+        "model model_arguments seed data split test_accuracy validation_accuracy seconds device precision versions"
+    )
+    assert not [(card["recipe"], key) for card in cards for key in promised.split() if key not in card]
+    sizes = [path.stat().st_size for path in (ROOT / "saved_models").glob("*.pth")]
+    assert len(sizes) == len(cards) and max(sizes) <= LARGEST and sum(sizes) <= 25e6

@@ -1,0 +1,199 @@
+"""The drawing pad, with and without anywidget; its JavaScript is tested in tests/browser."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist_helpers import load_model, predict
+from mnist_helpers.data.form import to_mnist_form
+from mnist_helpers.data.strokes import draw, write
+from mnist_helpers.widgets import DrawingPad
+from mnist_helpers.widgets.drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("lenet5", device="cpu")
+
+
+@pytest.fixture
+def pad(model):
+    pytest.importorskip("anywidget")
+    return DrawingPad(model)
+
+
+def picture_file(array, kind="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_nothing_is_drawn_at_first(pad):
+    assert pad.digit is None and pad.probabilities is None and not pad.picture.any() and pad.strokes == []
+    assert "Nothing is drawn" in pad._answered.value and len(pad.digits) == 0
+    with pytest.raises(ValueError, match="nothing to keep"):
+        pad.keep()
+
+
+@pytest.mark.parametrize("digit", [0, 3, 7, 8])
+def test_what_is_drawn_is_read_in_mnists_form(pad, model, digit):
+    assert pad.draw(write(digit)) == digit
+    assert np.array_equal(pad.picture, to_mnist_form(draw(write(digit))))
+    answer, probabilities = predict(pad.picture, model)
+    assert pad.digit == answer and torch.equal(pad.probabilities, probabilities)
+    assert f"It reads <b>{digit}</b>" in pad._answered.value and pad.label.value == digit
+    seen = np.asarray(Image.open(io.BytesIO(pad._seen.value)))
+    assert np.array_equal(seen[::5, ::5], pad.picture)
+
+
+def test_strokes_from_the_page_are_read(pad):
+    pad.canvas.strokes = write(4)[:1]
+    first = pad.picture.copy()
+    pad.canvas.strokes = write(4)
+    assert pad.digit == 4 and not np.array_equal(pad.picture, first) and pad.errors == []
+
+
+def test_undo_and_clear(pad):
+    pad.draw(write(4))
+    pad.buttons["Undo"].click()
+    assert len(pad.strokes) == len(pad.canvas.strokes) == 1
+    pad.buttons["Clear"].click()
+    assert pad.strokes == [] and pad.digit is None
+    pad.undo()
+    assert pad.strokes == [] and pad.errors == []
+
+
+def test_keeping_corrected_drawings(pad):
+    pad.draw(write(3))
+    form = pad.picture
+    pad.label.value = 5
+    pad.canvas.strokes = [*write(3), [[0.9, 0.9]]]
+    assert pad.label.value == 5, "a correction outlives further strokes"
+    pad.draw(write(3))
+    pad.buttons["Keep"].click()
+    assert pad.digit is None and pad.strokes == []
+    pad.draw(write(7))
+    assert pad.label.value == 7, "but not the drawing"
+    pad.keep()
+    pad.draw(write(0))
+    pad.keep(6)
+    digits = pad.digits
+    assert digits.labels.tolist() == [5, 7, 6] and digits.source == "drawings" and digits.images.dtype == torch.uint8
+    assert np.array_equal(digits.images[0].numpy(), form) and "1 × 5, 1 × 6, 1 × 7" in pad._kept.value
+    pad.buttons["Forget last"].click()
+    assert pad.digits.labels.tolist() == [5, 7]
+
+
+@pytest.mark.parametrize("label", [10, -1, "3", 2.5])
+def test_labels_are_digits(pad, label):
+    pad.draw(write(1))
+    with pytest.raises(ValueError, match="digit from 0 to 9"):
+        pad.keep(label)
+    assert len(pad.digits) == 0 and pad.digit is not None
+
+
+def test_drawings_outlive_the_pad(pad, model, tmp_path):
+    file = tmp_path / "own.npz"
+    first = DrawingPad(model, file=file)
+    first.draw(write(2)), first.keep()
+    first.draw(write(9)), first.keep()
+    again = DrawingPad(model, file=file)
+    assert torch.equal(again.digits.images, first.digits.images) and again.digits.labels.tolist() == [2, 9]
+    assert "own.npz" in again._kept.value
+    again.forget()
+    assert load_drawings(file).labels.tolist() == [2]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
+def test_a_file_that_holds_no_drawings_is_named(tmp_path, content):
+    file = tmp_path / "own.npz"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"own\.npz holds no drawings"):
+        load_drawings(file)
+
+
+def test_arrays_that_are_no_drawings_are_refused(tmp_path):
+    np.savez(tmp_path / "own.npz", images=np.zeros((2, 8, 8), dtype=np.uint8), labels=np.array([1, 2]))
+    with pytest.raises(ValueError, match="holds no drawings of digits"):
+        load_drawings(tmp_path / "own.npz")
+    save_drawings(as_digits([], []), tmp_path / "none.npz")
+    assert len(load_drawings(tmp_path / "none.npz")) == 0
+
+
+def test_another_model_reads_the_same_drawing(pad):
+    pad.draw(write(1))
+    before = pad.probabilities
+    pad.model = "densenet_small"
+    assert not torch.equal(pad.probabilities, before) and pad.digit == 1
+
+
+def test_errors_in_callbacks_are_kept_and_shown(pad):
+    pad.buttons["Keep"].click()
+    assert "nothing to keep" in str(pad.errors[0]) and "nothing to keep" in pad._faults.view.value
+    pad.canvas.strokes = [["nonsense"]]
+    assert len(pad.errors) == 2 and "pairs (x, y)" in pad._faults.view.value
+    pad.canvas.strokes = write(5)
+    assert pad.digit == 5 and pad._faults.view.value == ""
+
+
+# Without anywidget
+
+
+@pytest.fixture
+def upload(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)  # as if it were not installed
+    return DrawingPad(model)
+
+
+def test_without_anywidget_pictures_are_uploaded(upload):
+    assert upload.canvas is None and upload.strokes == []
+    paper = 255 - draw(write(3))
+    file = {"name": "three.png", "type": "image/png", "size": 1, "content": memoryview(picture_file(paper))}
+    upload._uploaded((file,))
+    assert upload.digit == 3 and upload.errors == []
+    upload.keep(8)
+    assert upload.digits.labels.tolist() == [8] and upload.digit is None
+    assert upload.draw(write(4)) == 4, "code can draw all the same"
+
+
+def test_both_forms_of_an_uploads_value():
+    seven = {"a.png": {"metadata": {"name": "a.png"}, "content": b"xyz"}}
+    eight = ({"name": "a.png", "type": "image/png", "content": memoryview(b"xyz")},)
+    assert uploaded(seven) == uploaded(eight) == [("a.png", b"xyz")]
+    assert uploaded({}) == uploaded(()) == []
+
+
+def test_what_is_no_picture_is_one_sentence(upload):
+    upload.upload.observe(lambda _: None, "value")
+    guarded = upload._faults.guard(upload._uploaded)
+    guarded(({"name": "notes.txt", "content": memoryview(b"hello")},))
+    assert str(upload.errors[0]) == "notes.txt is no picture that can be read: take a PNG or JPEG file"
+    assert "notes.txt" in upload._faults.view.value
+
+
+@pytest.mark.parametrize("dark_on_light", [True, False])
+def test_pictures_of_either_polarity_are_read(model, dark_on_light):
+    ink = np.full((300, 240), 30, dtype=np.uint8)
+    ink[40:264, 8:232][draw(write(5)) > 0] = 200
+    found = read_picture(picture_file(255 - ink if dark_on_light else ink, "JPEG", quality=60))
+    assert predict(to_mnist_form(found), model)[0] == 5
+
+
+def test_turned_and_transparent_pictures(model):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    turned = picture_file(np.rot90(255 - draw(write(7))).copy(), "JPEG", exif=exif)
+    assert predict(to_mnist_form(read_picture(turned)), model)[0] == 7
+    layers = np.zeros((224, 224, 4), dtype=np.uint8)
+    layers[..., 3] = draw(write(2))  # black ink on nothing
+    assert predict(to_mnist_form(read_picture(picture_file(layers))), model)[0] == 2
+
+
+def test_huge_and_blank_pictures():
+    with pytest.raises(ValueError, match="big.png has 7000 x 6000 pixels"):
+        read_picture(picture_file(np.zeros((6000, 7000), dtype=np.uint8)), "big.png")
+    assert not read_picture(picture_file(np.full((50, 60), 255, dtype=np.uint8))).any()
