@@ -13,7 +13,8 @@ from pathlib import Path
 
 from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.experiments.distributed import launch
-from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.recipe import vary
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.experiments.sweep import finished, sweep
 
 TRIALS = 12  # of one epoch each, lest one be pruned before it has done the work of the others
@@ -34,7 +35,7 @@ def fresh_project():
 
 def trials_per_minute(n_workers):
     """Return (trials a minute from the first one's begin to the last one's end, seconds of the whole sweep)."""
-    recipe = vary("conv_bn_relu_w8", {"model_arguments": {"width": 1 / 16}, "epochs": 1})
+    recipe = vary(RECIPES["conv_bn_relu_w8"], {"model_arguments": {"width": 1 / 16}, "epochs": 1})
     with fresh_project():
         begin = time.perf_counter()
         study = sweep(recipe, {"lr": (0.01, 0.1)}, TRIALS, n_workers, "journal", limit=10_000, progress=False)

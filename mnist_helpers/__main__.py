@@ -9,10 +9,11 @@ import torch
 
 from .data.digits import DataError, load_data
 from .evaluation.scores import BEST
-from .experiments.committees import record_committee
 from .experiments.distributed import process_group, rank
-from .experiments.recipes import RECIPES, vary
-from .experiments.records import described_run, record_run, recorded_history
+from .experiments.recipe import vary
+from .experiments.records import described_run, recorded_history
+from .experiments.run import record_run
+from .experiments.systems import RECIPES
 from .experiments.tables import comparison, result_rows, results_table
 from .models.saved import CheckpointError, load_model
 from .training.loop import TrainingError
@@ -51,7 +52,7 @@ def parse(arguments=None):
     train.add_argument("--seeds", type=seed, nargs="+", metavar="SEED", help="one run for each (default 0)")
     train.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
     train.add_argument("--allow-sample", action="store_true", help="without MNIST, train on the scikit-learn digits")
-    train.add_argument("--copy", metavar="FOLDER", help="for a second copy of unfinished training, on a mounted drive")
+    train.add_argument("--checkpoints", metavar="FOLDER", help="for states of unfinished training (default: in runs/)")
     train.set_defaults(command=train_recipe)
 
     sweep = commands.add_parser("sweep", help="search a recipe's hyperparameters by Optuna, with several workers")
@@ -83,7 +84,7 @@ def parse(arguments=None):
 
     results = commands.add_parser("results", help="print the results table")
     results.add_argument("--json", action="store_true", help="as a list of objects")
-    results.add_argument("--study", default="", help="the variants of a study, such as schedules; on validation only")
+    results.add_argument("--ablation", default="", help="its variants, such as those of schedules; on validation only")
     results.add_argument(
         "--compare", nargs=2, choices=RECIPES, metavar="RECIPE", help="paired differences of the first and the second"
     )
@@ -133,17 +134,17 @@ def train_recipe(options):
         train_again(options)
         return
     recipe = RECIPES[options.recipe]
-    record = recorder(recipe)
     with process_group(options.device) as device:
         for number in options.seeds or [0]:
             if rank() == 0:
                 print(f"{options.recipe}, seed {number}", flush=True)
-            made = record(recipe, number, device=device, allow_sample=options.allow_sample, copy=options.copy)
+            kept = {"allow_sample": options.allow_sample, "checkpoints": options.checkpoints}
+            made = record_run(recipe, number, device=device, **kept)
             if rank() == 0:
                 print_run(made)
         if rank() != 0:
             return
-    rows = result_rows(study=recipe.study)
+    rows = result_rows(ablation=recipe.ablation)
     print(f"\n{results_table([row for row in rows if row['recipe'] == options.recipe])}")
 
 
@@ -152,15 +153,10 @@ def train_again(options):
     card, described = described_run(options.card)
     torch.set_num_threads(card.get("threads", torch.get_num_threads()))
     with process_group(options.device or described["device"]) as device:
-        made = recorder(described["recipe"])(**described | {"device": device}, copy=options.copy)
+        made = record_run(**described | {"device": device}, checkpoints=options.checkpoints)
     if made is not None:
         print_run(made)
         print(f"  {'to the last digit' if same_figures(made, card) else 'not exactly'} what {options.card} says")
-
-
-def recorder(recipe):
-    """Return what trains and records such a recipe."""
-    return record_committee if recipe.members else record_run
 
 
 def same_figures(made, card):
@@ -190,7 +186,7 @@ def sweep_recipe(options):
 
     names = "storage", "name", "limit", "seed", "grace", "device", "allow_sample"
     chosen = {name: getattr(options, name) for name in names}
-    recipe = vary(options.recipe, {"epochs": options.epochs}) if options.epochs else options.recipe
+    recipe = vary(RECIPES[options.recipe], {"epochs": options.epochs}) if options.epochs else options.recipe
     try:
         space = parse_space(options.space) if options.space else None
         study = sweep(recipe, space, options.trials, options.workers, **chosen)
@@ -225,11 +221,11 @@ def read_files(options):
 def show_results(options):
     """Print the results table as Markdown or JSON."""
     if options.compare:
-        if options.json or options.study:
-            raise ValueError("--compare prints a table of its own: leave out --json and --study")
+        if options.json or options.ablation:
+            raise ValueError("--compare prints a table of its own: leave out --json and --ablation")
         print(comparison(*options.compare))
         return
-    rows = result_rows(study=options.study)
+    rows = result_rows(ablation=options.ablation)
     print(json.dumps(rows, indent=1) if options.json else results_table(rows))
 
 

@@ -14,8 +14,8 @@ from statistics import mean, stdev
 import nbformat
 import pytest
 
-from mnist_helpers.experiments.recipes import RECIPES
 from mnist_helpers.experiments.records import full_runs
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.experiments.tables import recorded_difference
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,9 @@ from PIL import Image
 
 from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
-from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.studies import SearchError
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.handwriting.boxes import match_boxes
 from mnist_helpers.training.loop import TrainingError
 
@@ -46,10 +47,10 @@ def test_training_records_and_skips_what_is_recorded(project, capsys, monkeypatc
         assert main(["train", "mlp_baseline", "--seeds", "3", "5", "--device", "cpu", "--allow-sample"]) == 0
         out = capsys.readouterr().out
         assert "mlp_baseline, seed 3" in out and "mlp_baseline, seed 5" in out and "sklearn-digits (QUICK)" in out
-        monkeypatch.setattr("mnist_helpers.experiments.records.run", None)  # a second training would fail
+        monkeypatch.setattr("mnist_helpers.experiments.run.run", None)  # a second training would fail
 
 
-def test_training_a_variant_shows_its_study(project, capsys, monkeypatch):
+def test_training_a_variant_shows_its_ablation(project, capsys, monkeypatch):
     monkeypatch.setenv("QUICK", "1")
     assert main(["train", "mlp_step", "--device", "cpu", "--allow-sample"]) == 0
     out = capsys.readouterr().out
@@ -107,7 +108,7 @@ def test_sweep_hands_on_what_it_is_told(monkeypatch, capsys):
     assert told == [
         (("network", None, 20, 1), plain | {"allow_sample": False}),
         (
-            (vary("network", {"epochs": 4}), {"lr": (0.01, 0.1), "batch_size": [32, 64]}, 7, 3),
+            (vary(RECIPES["network"], {"epochs": 4}), {"lr": (0.01, 0.1), "batch_size": [32, 64]}, 7, 3),
             chosen | {"allow_sample": True},
         ),
     ]

@@ -17,11 +17,12 @@ from mnist_helpers.data import digits as data
 from mnist_helpers.data.digits import load_digits_sample
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import scores as evaluation
-from mnist_helpers.experiments import committees, records
+from mnist_helpers.experiments import records
 from mnist_helpers.experiments import run as runs
-from mnist_helpers.experiments.recipes import RECIPES, vary
-from mnist_helpers.experiments.records import described_run, load_records, record_run
-from mnist_helpers.experiments.run import run
+from mnist_helpers.experiments.recipe import vary
+from mnist_helpers.experiments.records import described_run, load_records
+from mnist_helpers.experiments.run import record_run, run
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import mlp_baseline
 
 ROOT = Path(__file__).parent.parent
@@ -32,8 +33,14 @@ RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_mod
 def short(project, monkeypatch, one_thread):
     """An empty project where every recipe takes two epochs."""
     for name, recipe in RECIPES.items():
-        monkeypatch.setitem(RECIPES, name, replace(recipe, epochs=2, batch_size=32))
+        monkeypatch.setitem(RECIPES, name, shortened(recipe))
     return project
+
+
+def shortened(recipe):
+    """Return a recipe that takes two epochs, and so do those that it is made of."""
+    members = tuple(shortened(member) for member in recipe.members)
+    return replace(recipe, epochs=2, batch_size=32, start=recipe.start and shortened(recipe.start), members=members)
 
 
 def without_seconds(record):
@@ -103,15 +110,15 @@ def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatc
 def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, monkeypatch, capsys, kind):
     digits, options = load_digits_sample(), {"device": "cpu", "progress": False, "allow_sample": True}
     if kind == "trial":
-        made = record_run(vary("network", {"lr": 0.01}), 4, limit=100, digits=digits, **options)
+        made = record_run(vary(RECIPES["network"], {"lr": 0.01}), 4, limit=100, digits=digits, **options)
     elif kind == "committee":
-        made = committees.record_committee(RECIPES["committee"], 0, digits=digits, limit=100, **options)
+        made = record_run("committee", 0, digits=digits, limit=100, **options)
     else:
         made = record_run("network", 4, limit=None if kind == "card" else 200, digits=digits, **options)
     (file,) = [path for path in Path("runs").rglob("*.json") if json.loads(path.read_text()) == made]
     if kind == "card":
         finished = runs.run("network", digits, 4, device="cpu", progress=False)
-        records.keep_weights(finished, digits, short / "network.pth")
+        runs.save_weights(finished, digits, short / "network.pth")
         file = Path("network.json")
     begun = []
     monkeypatch.setattr(
@@ -168,9 +175,9 @@ def test_one_cycle_over_too_few_batches_is_one_sentence(short, monkeypatch):
 
 
 def test_compare_says_that_it_takes_no_other_option(project, capsys):
-    for options in (["--json"], ["--study", "schedules"]):
+    for options in (["--json"], ["--ablation", "schedules"]):
         assert main(["results", "--compare", "network", "lenet5", *options]) == 2
-        assert "leave out --json and --study" in capsys.readouterr().err
+        assert "leave out --json and --ablation" in capsys.readouterr().err
 
 
 # The last version of each package with a known hole, and the advisory

@@ -179,7 +179,7 @@ def make_loaders(
         seed: of the training order; the split is always the same.
         device: where the images are to lie; the best one here unless named.
         plain: return plain DataLoaders, which leave the images on the CPU.
-        limit: keep only this many training images, and a quarter as many for validation.
+        limit: keep only this many training images, and a quarter as many (at least one) for validation.
         augmentation: an `augment.Augmentation` for the training images; not with `plain`.
         shard: (i, k) for the i-th of k processes, see `ResidentLoader`; not with `plain`.
         all_images: train on what would be validated on, too, and return None as the validation loader: for a recipe in
@@ -189,7 +189,7 @@ def make_loaders(
     if all_images:
         training, validation = torch.cat([training, validation]), validation[:0]
     if limit is not None:
-        training, validation = training[:limit], validation[: limit // 4]
+        training, validation = training[:limit], validation[: max(1, limit // 4)]
     training, validation = digits.take(training), digits.take(validation)
     if plain:
         train_loader = plain_loader(training, batch_size, normalisation, shuffle=True, seed=seed)

@@ -1,30 +1,50 @@
-"""Training a recipe, and scoring it."""
+"""Train a recipe, score it and record the run; put committees together from recorded members."""
 
 import json
 import platform
+import shutil
 import time
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..data.loaders import ResidentLoader, make_loaders
-from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, seeded
-from ..evaluation.scores import score_on_test
+from ..data.digits import Digits, load_data
+from ..data.loaders import SPLIT, ResidentLoader, make_loaders
+from ..environment import (
+    choose_device,
+    combine_seeds,
+    has_bfloat16,
+    quick,
+    quick_mode,
+    runs_folder,
+    seeded,
+)
+from ..evaluation.scores import evaluate, predict_logits, score_on_test
 from ..files import sha256
 from ..models import INITIALISATIONS, build_model, count_parameters
-from ..training.loop import History, fit, train_one_epoch
+from ..models.averaged import Committee
+from ..models.saved import load_model, save_model
+from ..training.history import History
+from ..training.loop import fit, train_one_epoch
 from ..training.resume import load_state
-from .distributed import all_reduce_mean, broadcast, global_mean, rank, to_ddp, world_size
-from .recipes import RECIPES, Recipe, find_recipe
+from .distributed import all_reduce_mean, broadcast, first_on_its_machine, global_mean, rank, to_ddp, world_size
+from .recipe import Recipe, make_optimizer, make_scheduler
+from .records import find_record, recorded_history, weights_path, write_record
+from .systems import RECIPES, find_recipe
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A recipe made ready for training: what `training.epochs` and `training.fit` are to be given.
+    """A recipe made ready for training: what `training.epochs` and `training.fit` are given.
 
-    `before` is the `History` of the training that this one continues, or None.
+    `before` is the `History` of the training that this one continues, or None. `options` are keywords of `epochs`.
     """
 
     recipe: Recipe
@@ -34,33 +54,112 @@ class Setup:
     validation_loader: ResidentLoader | None
     optimizer: torch.optim.Optimizer
     n_epochs: int
-    options: dict
+    options: dict[str, Any]
     before: History | None
-
-    def fingerprint(self):
-        """Return a name that training which goes otherwise does not have; the number of processes is not in it."""
-        loader = self.train_loader
-        facts = [self.recipe.settings(), self.n_epochs, self.seed]
-        facts += [loader.source, loader.n_examples, loader.labels.device.type]
-        return f"{self.recipe.name[:60]}-{sha256(json.dumps(facts).encode())[:16]}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its JSON-ready `record`, the trained `model` and the `history` of its epochs.
+    """A finished run: its recipe, its JSON-ready record, the trained model and the history of its epochs.
 
     Of several processes that train together, only the first has a record.
     """
 
-    record: dict | None
+    recipe: Recipe
+    record: dict[str, Any] | None
     model: nn.Module
     history: History
 
 
-def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train=None, unfinished=None, copy=None):
+def record_run(
+    recipe: str | Recipe,
+    seed: int = 0,
+    *,
+    device: str | torch.device | None = None,
+    allow_sample: bool = False,
+    progress: bool = True,
+    digits: Digits | None = None,
+    limit: int | None = None,
+    train: Callable[[Setup], History] | None = None,
+    checkpoints: str | Path | None = None,
+    again: bool = False,
+    keep_weights: bool = False,
+) -> dict[str, Any] | None:
+    """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
+
+    A run that is already recorded there, with the same settings on the same kind of device, is not trained again. One
+    that was interrupted goes on after its last finished epoch. Under torchrun only the first process gets and writes
+    the record; the others get None, or what was recorded before.
+
+    A committee's members are trained and recorded first, each as a run of its own. Of a recipe that n members have,
+    they get the seeds from n * seed on, so no two committees share a member. The committee's epochs and seconds are
+    those of all its members.
+
+    Args:
+        recipe: its name, or a `Recipe`.
+        digits: for training and validation; MNIST, or the sample if `allow_sample`, unless given.
+        seed, device, progress, limit, train: as for `run`.
+        checkpoints: the folder for states of unfinished training, such as one on a mounted drive; it must exist. One
+            among this machine's runs unless given.
+        again: train it from the start, even if it is recorded or begun; the new record replaces the old one.
+        keep_weights: keep the weights for a committee, whatever the seed, as is always done for members in `RECIPES`.
+
+    Raises:
+        ValueError: no such recipe or folder; a committee under torchrun.
+        DataError: MNIST cannot be found, and the sample was not asked for with `allow_sample`.
+        CheckpointError: a member is recorded, but its weights are missing: remove its record to train it again.
+        TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
+    """
+    recipe, device, seed = find_recipe(recipe), choose_device(device), int(seed)
+    limit = None if limit is None else int(limit)  # JSON knows no NumPy numbers
+    if recipe.members and world_size() > 1:
+        raise ValueError(f"a committee is put together by one process: train {recipe.name} without torchrun")
+    if checkpoints is not None and not Path(checkpoints).is_dir():
+        raise ValueError(f"there is no folder {checkpoints} for checkpoints: make it, or mount its drive")
+    if digits is None:
+        with first_on_its_machine():
+            digits = load_data(allow_sample=allow_sample)
+    known = broadcast(find_record(recipe, seed, digits, device, limit) if rank() == 0 and not again else None)
+    if known is not None:
+        if progress and rank() == 0:
+            print(f"{recipe.name}, seed {seed} is recorded already, and not trained again")
+        return known
+    if recipe.members:
+        train = partial(
+            _train_members,
+            device=device,
+            progress=progress,
+            digits=digits,
+            limit=limit,
+            checkpoints=checkpoints,
+            again=again,
+        )
+    states = Path(checkpoints or runs_folder() / "unfinished")
+    states /= _states_name(recipe, seed, digits, device, limit)
+    if again and rank() == 0:
+        shutil.rmtree(states, ignore_errors=True)
+    kept = None if train else states
+    finished = run(recipe, digits, seed, device=device, progress=progress, limit=limit, train=train, checkpoints=kept)
+    if finished.record is not None:
+        _keep(finished, finished.record, digits, keep_weights)
+        shutil.rmtree(states, ignore_errors=True)
+    return finished.record
+
+
+def run(
+    recipe: str | Recipe,
+    digits: Digits,
+    seed: int = 0,
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    limit: int | None = None,
+    train: Callable[[Setup], History] | None = None,
+    checkpoints: Path | None = None,
+) -> Run:
     """Train a recipe on `digits`, score the weights that it ends with, and return the `Run`.
 
-    It is scored on validation, if images were held back for that, and on test unless it is a variant in a study.
+    It is scored on validation, if images were held back for that, and on test if it is a system of the results table.
     Quick mode trains for two epochs on 4,000 images and says so in the record. Under torchrun all processes train
     together, see `distributed`.
 
@@ -69,28 +168,26 @@ def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train
         digits: `Digits` for training and validation; the test part is loaded by `evaluation` when training is over.
         seed: of initialisation, batch order and dropout.
         device: the best one here unless named.
-        limit: keep only so many training images, and a quarter as many for validation.
+        limit: keep only this many training images, and a quarter as many for validation.
         train: takes the `Setup` and returns the `History`; `fit_setup` unless given.
-        unfinished: a folder that keeps the state of unfinished training, which the same run takes up again.
-        copy: a folder for a second copy of that state, see `training.fit`.
+        checkpoints: a folder of this run's own for the state of unfinished training, from which the run goes on.
 
     Raises:
-        ValueError: no such recipe.
-        DataError: the test part of the digits' set is not to be had.
+        ValueError: no such recipe; a committee, which `record_run` puts together.
+        DataError: the test part of the digits' set cannot be found.
         TrainingError: the loss became NaN or infinite.
         KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
     """
     recipe, device = find_recipe(recipe), choose_device(device)
-    options = {"progress": progress, "unfinished": unfinished, "copy": copy}
-    setup = prepare(recipe, digits, seed, device, limit=limit, **options)
-    history = train(setup) if train else fit_setup(setup, **options)
+    setup = prepare(recipe, digits, seed, device, limit=limit, progress=progress, checkpoints=checkpoints)
+    history = train(setup) if train else fit_setup(setup, progress=progress, checkpoints=checkpoints)
     model = getattr(setup.model, "module", setup.model)
     if rank() != 0:
-        return Run(None, model, history)
-    kept = history.best if recipe.keep_best or not len(history) else history.epochs[-1]
+        return Run(recipe, None, model, history)
+    validation_accuracy, validation_loss = _on_validation(setup, history)
     record = {
         "recipe": recipe.name,
-        **({"varied": recipe.varied, "changes": recipe.changes} if recipe.varied else {}),
+        **({"varied": recipe.varied.name, "changes": recipe.changes} if recipe.varied else {}),
         "settings": recipe.settings(),
         "seed": seed,
         "source": digits.source,
@@ -102,40 +199,57 @@ def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train
         "epochs": len(history),
         "stopped": history.stopped,
         "seconds": round(history.seconds, 2),
-        "validation_accuracy": kept.validation_accuracy if kept else None,
-        "validation_loss": kept.validation_loss if kept else None,
-        **_test_fields(recipe, model, digits),
+        "validation_accuracy": validation_accuracy,
+        "validation_loss": validation_loss,
+        **_on_test(recipe, model, digits),
         "history": [asdict(result) for result in history.epochs],
     }
-    return Run(record, model, history)
+    return Run(recipe, record, model, history)
 
 
-def prepare(recipe, digits, seed, device, *, limit=None, **options):
+def prepare(
+    recipe: Recipe,
+    digits: Digits,
+    seed: int,
+    device: torch.device,
+    *,
+    limit: int | None = None,
+    progress: bool = True,
+    checkpoints: Path | None = None,
+) -> Setup:
     """Return the `Setup` of a recipe; one that continues another recipe is trained up to there. See `run`."""
     limit = quick(limit, short=min(limit or 4000, 4000))
     train_loader, validation_loader = _make_loaders(recipe, digits, seed, device, limit)
     if recipe.start:
-        start = prepare(RECIPES[recipe.start], digits, seed, device, limit=limit, **options)
-        model, before = start.model, fit_setup(start, **options)
+        folder = None if checkpoints is None else checkpoints / "start"
+        start = prepare(recipe.start, digits, seed, device, limit=limit, progress=progress, checkpoints=folder)
+        model, before = start.model, fit_setup(start, progress=progress, checkpoints=folder)
     else:
         model, before = to_ddp(_initialised(recipe, seed, device)), None
     n_epochs = quick(recipe.epochs, short=min(recipe.epochs, 2))
-    optimizer = _make_optimizer(recipe, model)
-    options = {"scheduler": _make_scheduler(recipe, optimizer, n_epochs, len(train_loader)), "seed": seed}
-    options["bfloat16"] = _uses_bfloat16(recipe, device)
+    optimizer = make_optimizer(recipe, model.parameters())
+    options = {
+        "scheduler": make_scheduler(recipe, optimizer, n_epochs, len(train_loader)),
+        "bfloat16": _uses_bfloat16(recipe, device),
+        "seed": combine_seeds(seed, rank()) if rank() else seed,  # each process has dropout of its own
+    }
     if world_size() > 1:
         options |= {"loss_function": global_mean(F.cross_entropy), "all_reduce": all_reduce_mean}
-    if rank():
-        options["seed"] = combine_seeds(seed, rank())  # of dropout: other neurons are silent in each process
     return Setup(recipe, seed, model, train_loader, validation_loader, optimizer, n_epochs, options, before)
 
 
-def fit_setup(setup, *, progress=True, unfinished=None, copy=None):
-    """Train what `prepare` returned and return the `History`; raises KeyboardInterrupt after Ctrl-C, else as `fit`."""
-    checkpoint, state = None, None
-    if unfinished is not None:
-        checkpoint = unfinished / f"{setup.fingerprint()}.pt"
-        state = broadcast(load_state(checkpoint, copy) if rank() == 0 else None)
+def fit_setup(setup: Setup, *, progress: bool = True, checkpoints: Path | None = None) -> History:
+    """Train what `prepare` returned and return the `History`.
+
+    `checkpoints` is a folder for the state after each epoch; training goes on from a state there. Raises ValueError
+    for a committee, which is not trained as one network; KeyboardInterrupt after Ctrl-C; else as `fit`.
+    """
+    if setup.recipe.members:
+        raise ValueError(f"{setup.recipe.name} is a committee, not trained as one network: use record_run")
+    checkpoint = None if checkpoints is None else checkpoints / "state.pt"
+    state = broadcast(load_state(checkpoint) if checkpoint and rank() == 0 else None)
+    if state is not None and rank():
+        state["seed"] = setup.options["seed"]  # it is the first process's, and each has its own
     history = fit(
         setup.model,
         setup.train_loader,
@@ -146,7 +260,6 @@ def fit_setup(setup, *, progress=True, unfinished=None, copy=None):
         restore_best=setup.recipe.keep_best,
         progress=progress and rank() == 0,
         checkpoint=checkpoint if rank() == 0 else None,
-        copy=copy,
         resume=state,
         **setup.options,
     )
@@ -155,13 +268,35 @@ def fit_setup(setup, *, progress=True, unfinished=None, copy=None):
     return history
 
 
-def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
+def save_weights(finished: Run, digits: Digits, *paths: Path) -> None:
+    """Save a `Run`'s weights and card to each of `paths`, as float16 where that changes no prediction.
+
+    The predictions are those on the validation part of `digits` and on the test set. So the record's accuracies are
+    those of the saved network in either format.
+    """
+    record, recipe = finished.record or {}, finished.recipe
+    card = {key: value for key, value in record.items() if key not in ("history", "test_predictions")}
+    card |= {"model": recipe.model, "model_arguments": recipe.model_arguments, "split": SPLIT}
+    device = next(finished.model.parameters()).device
+    _, loader = make_loaders(digits, 1000, recipe.normalisation, device=device)
+    halved = deepcopy(finished.model).half().float()
+    answers = [predict_logits(model, loader).argmax(dim=1) for model in (finished.model, halved)]
+    half = torch.equal(*answers) and (
+        score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
+    )
+    for path in paths:
+        save_model(finished.model, path, card, half)
+
+
+def seconds_per_epoch(
+    recipe: str | Recipe, digits: Digits, n_batches: int = 20, *, device: str | torch.device | None = None
+) -> float:
     """Return how long an epoch of a recipe takes here: timed on `n_batches` batches, scaled to 48,000 images.
 
     The batches are trained on twice, and the first round, in which everything warms up, does not count.
 
     Args:
-        name: of the recipe.
+        recipe: its name, or a `Recipe`.
         digits: `Digits` to take the batches from.
         n_batches: at least 1; fewer where the digits do not suffice.
         device: the best one here unless named.
@@ -169,10 +304,10 @@ def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
     Raises:
         ValueError: no such recipe.
     """
-    recipe, device = find_recipe(name), choose_device(device)
+    recipe, device = find_recipe(recipe), choose_device(device)
     loader, _ = _make_loaders(recipe, digits, 0, device, n_batches * recipe.batch_size)
     model = _initialised(recipe, 0, device)
-    optimizer = _make_optimizer(recipe, model)
+    optimizer = make_optimizer(recipe, model.parameters())
     for _ in range(2):
         start = time.perf_counter()
         with seeded(0):
@@ -181,13 +316,54 @@ def seconds_per_epoch(name, digits, n_batches=20, *, device=None):
     return seconds * 48_000 / loader.n_examples
 
 
-def _make_loaders(recipe, digits, seed, device, limit):
-    options = {"limit": limit, "augmentation": recipe.augmentation, "all_images": recipe.all_images}
-    shard = rank(), world_size()
-    return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, shard=shard, **options)
+def _train_members(setup: Setup, device: torch.device, **options: Any) -> History:
+    """Train and record a committee's members, put their weights into its model, and return their epochs."""
+    history, members = History(), setup.recipe.members
+    committee = cast(Committee, setup.model)
+    for place, (member, network) in enumerate(zip(members, committee.members, strict=True)):
+        seed = setup.seed * members.count(member) + members[:place].count(member)
+        record = record_run(member, seed, device=device, keep_weights=True, **options)
+        assert record is not None  # there is one process, and it has them all
+        network.load_state_dict(load_model(weights_path(record), device).state_dict())
+        history.epochs += recorded_history(record).epochs
+    return history
 
 
-def _initialised(recipe, seed, device):
+def _keep(finished: Run, record: dict[str, Any], digits: Digits, keep_weights: bool) -> None:
+    """Write a run's record and, where a command or a committee will ask for them, its weights."""
+    recipe, paths = finished.recipe, []
+    if recipe.is_system and record["seed"] == 0 and digits.source == "mnist" and record["limit"] is None:
+        paths.append(runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
+    if keep_weights or any(recipe in one.members for one in RECIPES.values()):
+        paths.append(weights_path(record))
+    if paths:
+        save_weights(finished, digits, *paths)
+    write_record(recipe, record)
+
+
+def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None) -> str:
+    """Return the name of a folder for the states of this run, and of no other one."""
+    facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode()]
+    return f"{recipe.name[:60]}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
+
+
+def _make_loaders(
+    recipe: Recipe, digits: Digits, seed: int, device: torch.device, limit: int | None
+) -> tuple[ResidentLoader, ResidentLoader | None]:
+    return make_loaders(
+        digits,
+        recipe.batch_size,
+        recipe.normalisation,
+        seed,
+        device,
+        limit=limit,
+        augmentation=recipe.augmentation,
+        shard=(rank(), world_size()),
+        all_images=recipe.all_images,
+    )
+
+
+def _initialised(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
     """Return the recipe's model before training."""
     with seeded(seed):
         model = build_model(recipe.model, **recipe.model_arguments)
@@ -196,31 +372,24 @@ def _initialised(recipe, seed, device):
         return model.to(device)
 
 
-def _uses_bfloat16(recipe, device):
+def _uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     return recipe.mixed_precision and has_bfloat16(device)
 
 
-def _make_optimizer(recipe, model):
-    return getattr(torch.optim, recipe.optimizer)(model.parameters(), **recipe.optimizer_arguments)
+def _on_validation(setup: Setup, history: History) -> tuple[float | None, float | None]:
+    """Return (accuracy in percent, loss) on validation of the weights that training ended with, where known."""
+    if setup.recipe.members:  # the history is that of its members
+        if setup.validation_loader is None:
+            return None, None
+        loss, accuracy = evaluate(setup.model, setup.validation_loader)
+        return accuracy, loss
+    kept = history.best if setup.recipe.keep_best else (history.epochs or [None])[-1]
+    return (kept.validation_accuracy, kept.validation_loss) if kept else (None, None)
 
 
-def _make_scheduler(recipe, optimizer, n_epochs, n_batches):
-    if recipe.scheduler is None:
-        return None
-    length = {"CosineAnnealingLR": {"T_max": n_epochs}, "OneCycleLR": {"total_steps": n_epochs * n_batches}}
-    arguments = recipe.scheduler_arguments | length.get(recipe.scheduler, {})
-    try:
-        return getattr(torch.optim.lr_scheduler, recipe.scheduler)(optimizer, **arguments)
-    except ZeroDivisionError:  # OneCycleLR's, whose rise ends with batch number pct_start * total_steps - 1
-        raise ValueError(
-            f"{recipe.scheduler} cannot rise within a single one of {n_epochs * n_batches} batches: train for more "
-            "epochs, on more images, or with a larger pct_start"
-        ) from None
-
-
-def _test_fields(recipe, model, digits):
-    """Return what the record says about the test set; of a study's variant, nothing."""
-    if recipe.study:
+def _on_test(recipe: Recipe, model: nn.Module, digits: Digits) -> dict[str, Any]:
+    """Return what the record says about the test set; nothing unless the recipe is a system."""
+    if not recipe.is_system:
         return {"test_accuracy": None, "test_loss": None, "test_predictions": None, "data": digits.checksums}
     test = score_on_test(model, recipe.normalisation, digits.source)
     return {
@@ -231,7 +400,7 @@ def _test_fields(recipe, model, digits):
     }
 
 
-def _machine(device, recipe):
+def _machine(device: torch.device, recipe: Recipe) -> dict[str, Any]:
     """Return where and with what a run is computed, for its record."""
     return {
         "device": device.type,

@@ -1,6 +1,6 @@
 """Trials of a recipe with other hyperparameters: learning rates, a grid. Scored on validation, never on test.
 
-Every trial is a recipe with some settings changed (`recipes.vary`) and leaves a record (`records.record_run`); one that
+Every trial is a recipe with some settings changed (`recipe.vary`) and leaves a record (`run.record_run`); one that
 is recorded already is not trained again, so a search that was broken off goes on where it stopped.
 """
 
@@ -11,8 +11,11 @@ from tqdm.auto import tqdm
 
 from ..environment import project_root
 from ..training.loop import History, TrainingError, epochs
-from .recipes import find_recipe, vary
-from .records import load_records, record_run
+from .recipe import vary
+from .records import load_records
+from .run import record_run
+from .systems import find_recipe
+from .tables import markdown_table
 
 
 def compare_learning_rates(recipe, rates=(0.1, 0.01, 0.001, 0.0001), n_epochs=1, **options):
@@ -25,7 +28,7 @@ def grid_search(recipe, grid, n_epochs=None, **options):
 
     Args:
         grid: values to try by name, as in `{"lr": [0.01, 0.001], "weight_decay": [1e-5, 1e-4]}`; names as for
-            `recipes.vary`.
+            `recipe.vary`.
         n_epochs: of each trial; as many as the recipe has unless given.
     """
     length = {} if n_epochs is None else {"epochs": n_epochs}
@@ -39,15 +42,15 @@ def run_trials(recipe, trials, seed=0, *, progress=True, **options):
 
     Args:
         recipe: a recipe or its name.
-        trials: a list of changes, see `recipes.vary`.
+        trials: a list of changes, see `recipe.vary`.
         seed: the same for all, so that they differ in nothing else.
         progress: show a progress bar.
-        **options: as for `records.record_run`: device, digits, limit, allow_sample.
+        **options: as for `run.record_run`: device, digits, limit, allow_sample.
 
     Raises:
         ValueError: an unknown recipe or hyperparameter, before anything is trained.
     """
-    recipes, records = [vary(recipe, changes) for changes in trials], []
+    recipes, records = [vary(find_recipe(recipe), changes) for changes in trials], []
     with tqdm(recipes, unit="trial", disable=not progress) as bar:
         for varied in bar:
             records.append(record_run(varied, seed, train=watched, progress=False, **options))
@@ -57,7 +60,7 @@ def run_trials(recipe, trials, seed=0, *, progress=True, **options):
 
 
 def watched(setup, trial=None):
-    """Train what `runs.prepare` returned and return its `History`; `stopped` is "pruned" or "diverged" where it was.
+    """Train what `run.prepare` returned and return its `History`; `stopped` is "pruned" or "diverged" where it was.
 
     With an Optuna `trial`, it is told each epoch's validation accuracy, and ends training where it would be pruned.
     """
@@ -103,14 +106,13 @@ def trials_table(trials):
     names = dict.fromkeys(name for one in trials for name in one["changes"] if name != "epochs")
     names = [name for name in names if len(trials) == 1 or len({str(one["changes"].get(name)) for one in trials}) > 1]
     heads = [*names, "epochs", "training loss", "validation loss", "validation accuracy (%)", ""]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for one in trials:
         cells = [_text(one["changes"].get(name, "")) for name in names] + [str(one["epochs"])]
         last = one["history"][-1] if one["history"] else None
         cells += [f"{last[part]:.4f}" if last else "" for part in ("train_loss", "validation_loss")]
-        cells += [f"{one['validation_accuracy']:.2f}" if last else "", one["stopped"]]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([*cells, f"{one['validation_accuracy']:.2f}" if last else "", one["stopped"]])
+    return markdown_table(heads, rows)
 
 
 def pivot(trials, rows, columns, quantity="validation_accuracy"):

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from ..environment import combine_seeds, quick_mode, runs_folder
-from .recipes import find_recipe, vary
-from .records import record_run
+from .recipe import vary
+from .run import record_run
 from .search import watched
+from .systems import find_recipe
+from .tables import markdown_table
 
 N_RANDOM = 4  # trials that are drawn at random and not pruned, before there is something to learn from
 MAX_RETRIES = 3  # of a trial that is lost again and again
@@ -54,7 +56,7 @@ def suggest(trial, space):
     """Return the changes that an Optuna trial suggests.
 
     Args:
-        space: by name, as for `recipes.vary`: a tuple (low, high), from which is drawn evenly in its logarithm (whole
+        space: by name, as for `recipe.vary`: a tuple (low, high), from which is drawn evenly in its logarithm (whole
             numbers where both ends are), or a list of values to choose from.
     """
 
@@ -74,7 +76,7 @@ def _check_space(recipe, space):
         if isinstance(values, tuple) and not (len(values) == 2 and numbers and 0 < values[0] < values[1]):
             raise ValueError(f"the range of {name} must be two numbers, 0 < low < high, not {values}")
         for value in values:
-            varied = vary(recipe, {name: value})
+            varied = vary(find_recipe(recipe), {name: value})
             try:
                 getattr(torch.optim, varied.optimizer)([torch.zeros(1)], **varied.optimizer_arguments)
             except (TypeError, ValueError) as error:
@@ -85,7 +87,7 @@ def make_objective(recipe, space, seed=0, **options):
     """Return an objective for Optuna, trial -> validation accuracy in percent; `options` as for `run_trials`."""
 
     def objective(trial):
-        varied = vary(recipe, suggest(trial, space))
+        varied = vary(find_recipe(recipe), suggest(trial, space))
         trial.set_user_attr("recipe", varied.name)
         record = record_run(varied, seed, train=lambda setup: watched(setup, trial), progress=False, **options)
         if record["stopped"]:
@@ -271,7 +273,7 @@ def study_table(study):
     """Return a Markdown table of a study's trials, those that were lost and retried included."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.params]
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    lines = [f"| trial | {' | '.join(names)} | epochs | validation accuracy (%) | |", "|---" * (len(names) + 4) + "|"]
+    rows = []
     for trial in trials:
         values = [trial.params.get(name, "") for name in names]
         cells = [str(trial.number), *(f"{one:.3g}" if isinstance(one, float) else str(one) for one in values)]
@@ -279,8 +281,8 @@ def study_table(study):
         first = trial.system_attrs.get("failed_trial")
         again = [] if first is None else [f"trial {first} again"]
         cells += [str(len(trial.intermediate_values)), "" if trial.value is None else f"{trial.value:.2f}"]
-        lines.append(f"| {' | '.join(cells)} | {', '.join([state] * bool(state) + again)} |")
-    return "\n".join(lines)
+        rows.append([*cells, ", ".join([state] * bool(state) + again)])
+    return markdown_table(["trial", *names, "epochs", "validation accuracy (%)", ""], rows)
 
 
 def importances(study):

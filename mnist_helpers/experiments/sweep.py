@@ -67,7 +67,7 @@ def sweep(
         name, seed: as for `studies.open_study`.
         grace: seconds after which another machine's trial counts as lost, if there is no heartbeat in a database, or
             no finished epoch in a journal.
-        limit, device, allow_sample: as for `records.record_run`.
+        limit, device, allow_sample: as for `run.record_run`.
         progress: show a progress bar.
 
     Raises:

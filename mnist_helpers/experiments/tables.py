@@ -1,94 +1,116 @@
-"""The results table and comparisons of recipes, made from the records of their runs."""
+"""Markdown tables: the results, recipes on validation, and paired differences, made from the records of runs."""
 
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import mean, stdev
+from typing import Any
 
 from ..environment import project_root
-from ..evaluation.significance import paired_difference, wilson_interval
-from .recipes import RECIPES
+from ..evaluation.significance import PairedDifference, paired_difference, wilson_interval
 from .records import KEY, full_runs, load_records
+from .systems import RECIPES
 
+Records = dict[str, list[dict[str, Any]]]  # recipe's name -> its records, as `full_runs` returns them
 MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
 
 
-def recorded_difference(first, second, runs, quantity="validation_accuracy"):
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table with these column heads; a row has a cell for each."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+
+
+def recorded_difference(
+    first: str, second: str, recorded: Records, quantity: str = "validation_accuracy"
+) -> tuple[PairedDifference, int]:
     """Return (paired difference, number of seeds): how far the recipe `first` lies above `second`.
 
     Args:
-        runs: as `full_runs` returns them; a seed counts where both recipes have it.
+        recorded: as `full_runs` returns it; a seed counts where both recipes have it.
         quantity: a field of the records.
 
     Raises:
-        ValueError: fewer than two seeds have this quantity for both; see also `statistics.paired_difference`.
+        ValueError: fewer than two seeds have this quantity for both; see also `significance.paired_difference`.
     """
-    pairs = _pairs(first, second, runs, quantity)
+    pairs = _pairs(first, second, recorded, quantity)
     if len(pairs) < 2:
         raise ValueError(f"{first} and {second} have no two seeds in common whose {quantity} is recorded")
     return paired_difference(*zip(*pairs)), len(pairs)
 
 
-def _pairs(first, second, runs, quantity):
+def _pairs(first: str, second: str, recorded: Records, quantity: str) -> list[tuple[float, float]]:
     """Return two recipes' figures, a pair for each seed that has both."""
-    figures = [
-        {one["seed"]: one[quantity] for one in runs[name] if one[quantity] is not None} for name in (first, second)
-    ]
-    return [(figures[0][seed], figures[1][seed]) for seed in sorted(figures[0].keys() & figures[1].keys())]
+    one, other = (
+        {record["seed"]: record[quantity] for record in recorded[name] if record[quantity] is not None}
+        for name in (first, second)
+    )
+    return [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
 
 
-def differences_table(pairs, runs=None, quantity="validation_accuracy"):
+def differences_table(
+    pairs: Iterable[tuple[str, str]], recorded: Records | None = None, quantity: str = "validation_accuracy"
+) -> str:
     """Return a Markdown table of `recorded_difference`s; `pairs` are (first, second) by name."""
-    runs, places = full_runs() if runs is None else runs, 3 if quantity.endswith("accuracy") else 4
-    unit = " (points)" if quantity.endswith("accuracy") else ""
-    lines = [f"| {quantity.replace('_', ' ')}{unit} | mean | 95 % interval | p (paired t-test) | seeds |"]
-    lines.append("|---|---|---|---|---|")
+    recorded = full_runs() if recorded is None else recorded
+    unit, places = (" (points)", 3) if quantity.endswith("accuracy") else ("", 4)
+    rows = []
     for first, second in pairs:
-        found, n_seeds = recorded_difference(first, second, runs, quantity)
+        found, n_seeds = recorded_difference(first, second, recorded, quantity)
         mean, low, high = (f"{value:+.{places}f}" for value in (found.mean, found.low, found.high))
-        lines.append(f"| `{first}` - `{second}` | {mean} | {low} to {high} | {found.p_value:.2g} | {n_seeds} |")
-    return "\n".join(lines)
+        rows.append([f"`{first}` - `{second}`", mean, f"{low} to {high}", f"{found.p_value:.2g}", str(n_seeds)])
+    return markdown_table(
+        [f"{quantity.replace('_', ' ')}{unit}", "mean", "95 % interval", "p (paired t-test)", "seeds"], rows
+    )
 
 
-def validation_table(names, runs=None):
+def validation_table(names: Iterable[str], recorded: Records | None = None) -> str:
     """Return a Markdown table of recipes on validation: mean ± sample standard deviation over the recorded seeds.
 
-    `runs` are as `full_runs` returns them, the committed ones unless given. Raises ValueError for a recipe without one.
+    `recorded` is as `full_runs` returns it, the committed records unless given. Raises ValueError for a recipe without
+    one.
     """
-    runs = full_runs() if runs is None else runs
-    lines = ["| recipe | validation accuracy (%) | validation loss | seeds | epochs | parameters |"]
-    lines.append("|---|---|---|---|---|---|")
+    recorded = full_runs() if recorded is None else recorded
+    rows = []
     for name in names:
-        if not runs.get(name):
+        if not recorded.get(name):
             raise ValueError(f"no full run of {name!r} is recorded")
-        figures = []
-        for quantity, places in (("validation_accuracy", 2), ("validation_loss", 4)):
-            found = [one[quantity] for one in runs[name]]
-            spread = f" ± {stdev(found):.{places}f}" if len(found) > 1 else ""
-            figures.append(f"{mean(found):.{places}f}{spread}")
-        last = runs[name][-1]
-        lines.append(
-            f"| `{name}` | {' | '.join(figures)} | {len(runs[name])} | {last['epochs']} | {last['parameters']:,} |"
-        )
-    return "\n".join(lines)
+        figures = [
+            _mean_and_std([one[quantity] for one in recorded[name]], places)
+            for quantity, places in (("validation_accuracy", 2), ("validation_loss", 4))
+        ]
+        last = recorded[name][-1]
+        rows.append([f"`{name}`", *figures, str(len(recorded[name])), str(last["epochs"]), f"{last['parameters']:,}"])
+    return markdown_table(
+        ["recipe", "validation accuracy (%)", "validation loss", "seeds", "epochs", "parameters"], rows
+    )
 
 
-def comparison(first, second):
+def _mean_and_std(figures: list[float | None], places: int) -> str:
+    """Return the text of figures on validation, which are None where no images were held back."""
+    known = [one for one in figures if one is not None]
+    if not known:
+        return "none held back"
+    return f"{mean(known):.{places}f}" + (f" ± {stdev(known):.{places}f}" if len(known) > 1 else "")
+
+
+def comparison(first: str, second: str) -> str:
     """Return tables of the paired differences between two recipes, on validation and, where both are scored, on test.
 
-    All recorded runs count, this machine's too, for each kind of device by itself. Raises ValueError if no device has
+    All recorded runs count, this machine's too, for each kind of device separately. Raises ValueError if no device has
     two seeds of both.
     """
     records, parts = load_records(), []
     for device in sorted({one["device"] for one in records}):
-        runs = full_runs(records, device)
+        recorded = full_runs(records, device)
         for quantity in ("validation_accuracy", "test_accuracy"):
-            if len(_pairs(first, second, runs, quantity)) > 1:
-                parts.append(f"on {device}\n\n{differences_table([(first, second)], runs, quantity)}")
+            if len(_pairs(first, second, recorded, quantity)) > 1:
+                parts.append(f"on {device}\n\n{differences_table([(first, second)], recorded, quantity)}")
     if not parts:
         raise ValueError(f"{first} and {second} have not been run with two seeds in common: train them first")
     return "\n\n".join(parts)
 
 
-def result_rows(records=None, study=""):
+def result_rows(records: list[dict[str, Any]] | None = None, ablation: str = "") -> list[dict[str, Any]]:
     """Return the table's rows as dicts, JSON-ready: one for each (recipe, source, quick, trained_on, device).
 
     Accuracies are percent: the mean over `seeds`, and the sample standard deviation (None for a single run);
@@ -97,85 +119,93 @@ def result_rows(records=None, study=""):
 
     Args:
         records: those of `load_records` unless given.
-        study: "" for the systems of the results table; else the study whose variants are wanted, which are scored on
-            validation only (see `recipes.Recipe`).
+        ablation: "" for the systems of the results table, else the ablation whose variants are wanted, which are
+            scored on validation only.
 
     Raises:
-        ValueError: no such study.
+        ValueError: no such ablation.
     """
-    order = [name for name, recipe in RECIPES.items() if recipe.study == study]
+    order = [name for name, recipe in RECIPES.items() if recipe.ablation == ablation]
     if not order:
-        studies = sorted({recipe.study for recipe in RECIPES.values()} - {""})
-        raise ValueError(f"there is no study {study!r}: choose one of {', '.join(studies)}")
+        known = sorted({recipe.ablation for recipe in RECIPES.values()} - {""})
+        raise ValueError(f"there is no ablation {ablation!r}: choose one of {', '.join(known)}")
     records = [one for one in (load_records() if records is None else records) if one["recipe"] in order]
-    records.sort(key=lambda one: (order.index(one["recipe"]), *(str(one[key]) for key in KEY), one["seed"]))
-    rows = [_row(list(runs)) for _, runs in groupby(records, key=lambda one: tuple(one[key] for key in KEY))]
-    missing = set(order) - {row["recipe"] for row in rows}
-    rows += [_empty_row(name) for name in order if name in missing]
+    records.sort(key=lambda one: (*(str(one[key]) for key in KEY), one["seed"]))
+    rows = [_row(list(group)) for _, group in groupby(records, key=lambda one: tuple(one[key] for key in KEY))]
+    measured = {row["recipe"] for row in rows}
+    rows += [_empty_row(name) for name in order if name not in measured]
     return sorted(rows, key=lambda row: order.index(row["recipe"]))
 
 
-def results_table(rows=None):
+def results_table(rows: list[dict[str, Any]] | None = None) -> str:
     """Return the results table, or other rows of `result_rows`, as Markdown."""
-    rows = result_rows() if rows is None else rows
-    lines = [
-        "| system | published, test % | ours, test % | ours, validation % | seeds | parameters | epochs | seconds "
-        "| device | trained on | published protocol |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        published = "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2f}"
-        cells = [f"`{row['recipe']}`", published]
-        if row["seeds"]:
-            cells += [_cell(row, "test"), _cell(row, "validation"), str(len(row["seeds"]))]
-            seconds = f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}"
-            threads = f"{' or '.join(map(str, row['threads']))} thread{'s' * (row['threads'] != [1])}"
-            device = f"cpu, {threads}" if row["device"] == "cpu" else row["device"]
-            cells += [f"{row['parameters']:,}", str(row["epochs"]), seconds, device]
-            cells.append(f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}")
-        else:
-            cells += ["not measured"] + [""] * 7
-        lines.append(f"| {' | '.join(cells)} | {row['note']} |")
-    return "\n".join(lines)
+    heads = ["system", "published, test %", "ours, test %", "ours, validation %", "seeds", "parameters", "epochs"]
+    heads += ["seconds", "device", "trained on", "published protocol"]
+    return markdown_table(heads, [_cells(row) for row in (result_rows() if rows is None else rows)])
 
 
-def readme_with_table(readme):
+def readme_with_table(readme: str) -> str:
     """Return the text of README.md with the table between `MARKS` made anew from the committed records."""
     start, end = (readme.index(mark) for mark in MARKS)
     rows = result_rows(load_records([project_root() / "records"]))
     return f"{readme[:start]}{MARKS[0]}\n{results_table(rows)}\n{readme[end:]}"
 
 
-def _row(runs):
-    first = runs[0]
-    comparable = {} if first["source"] == "mnist" and not first["quick"] else {"published_accuracy": None, "note": ""}
-    row = {**_empty_row(first["recipe"]), **comparable}
+def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of records that differ in nothing but the seed."""
+    first = records[0]
+    row = _empty_row(first["recipe"])
+    if first["source"] != "mnist" or first["quick"]:
+        row |= {"published_accuracy": None, "note": ""}  # of something else
     for part in ("validation", "test"):
-        accuracies = [one[f"{part}_accuracy"] for one in runs]
-        if None not in accuracies:  # a study's variants are not scored on test
+        accuracies = [one[f"{part}_accuracy"] for one in records]
+        if None not in accuracies:  # where images were held back; where the recipe is scored on test
             row[f"{part}_accuracy_mean"] = mean(accuracies)
-            row[f"{part}_accuracy_std"] = stdev(accuracies) if len(runs) > 1 else None
+            row[f"{part}_accuracy_std"] = stdev(accuracies) if len(records) > 1 else None
     return {
         **row,
         "test_images": len(first["test_predictions"] or ""),
-        "seeds": [one["seed"] for one in runs],
-        "seconds": mean(one["seconds"] for one in runs),
-        "threads": sorted({one["threads"] for one in runs}),
+        "seeds": [one["seed"] for one in records],
+        "seconds": mean(one["seconds"] for one in records),
+        "threads": sorted({one["threads"] for one in records}),
         **{key: first[key] for key in ("parameters", "epochs", *KEY[1:])},
     }
 
 
-def _empty_row(name):
+def _empty_row(name: str) -> dict[str, Any]:
     recipe = RECIPES[name]
     unknown = (
         "validation_accuracy_mean validation_accuracy_std test_accuracy_mean test_accuracy_std test_images seeds "
         "parameters epochs seconds threads device trained_on source quick"
     )
-    known = {"recipe": name, "published_accuracy": recipe.published_accuracy, "note": recipe.note, "seeds": []}
-    return dict.fromkeys(unknown.split()) | known
+    known = {"recipe": name, "published_accuracy": recipe.published_accuracy, "note": recipe.note}
+    return {**dict.fromkeys(unknown.split()), **known, "seeds": []}
 
 
-def _cell(row, part):
+def _cells(row: dict[str, Any]) -> list[str]:
+    """Return the cells of a row of the results table."""
+    published = "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2f}"
+    if not row["seeds"]:
+        return [f"`{row['recipe']}`", published, "not measured", *[""] * 7, row["note"]]
+    device = row["device"]
+    if device == "cpu":
+        device += f", {' or '.join(map(str, row['threads']))} thread{'s' * (row['threads'] != [1])}"
+    return [
+        f"`{row['recipe']}`",
+        published,
+        _accuracy(row, "test"),
+        _accuracy(row, "validation"),
+        str(len(row["seeds"])),
+        f"{row['parameters']:,}",
+        str(row["epochs"]),
+        f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}",
+        device,
+        f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}",
+        row["note"],
+    ]
+
+
+def _accuracy(row: dict[str, Any], part: str) -> str:
     """Return the text of a row's accuracy on "validation" or "test"."""
     accuracy, deviation = row[f"{part}_accuracy_mean"], row[f"{part}_accuracy_std"]
     if accuracy is None:

@@ -6,7 +6,7 @@ import torch
 from mnist_helpers.__main__ import main
 from mnist_helpers.evaluation.scores import score_on_test
 from mnist_helpers.experiments import committees, records
-from mnist_helpers.experiments.recipes import RECIPES
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models.averaged import committee
 from mnist_helpers.models.saved import CheckpointError, load_model
 

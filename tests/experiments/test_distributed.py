@@ -18,6 +18,7 @@ from mnist_helpers.data.loaders import ResidentLoader
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation.scores import evaluate
 from mnist_helpers.experiments import distributed, records
+from mnist_helpers.experiments import run as runs
 from mnist_helpers.experiments.distributed import (
     LaunchError,
     all_reduce_mean,
@@ -30,9 +31,10 @@ from mnist_helpers.experiments.distributed import (
     to_ddp,
     world_size,
 )
-from mnist_helpers.experiments.recipes import vary
-from mnist_helpers.experiments.records import load_records, record_run
-from mnist_helpers.experiments.run import run
+from mnist_helpers.experiments.recipe import vary
+from mnist_helpers.experiments.records import load_records
+from mnist_helpers.experiments.run import record_run, run
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import lenet5, network
 from mnist_helpers.training import loop as training
 
@@ -44,7 +46,7 @@ RUNS = {  # recipe -> digits: 193 of 242 are for training, so that the second pr
     "mlp_baseline": 204,
 }
 SIZES = (1 + 64, 3, 41, 203)  # of sets that are evaluated
-BROKEN = vary("lenet5", {"epochs": 4, "batch_size": 16})
+BROKEN = vary(RECIPES["lenet5"], {"epochs": 4, "batch_size": 16})
 
 
 def make_digits(n):
@@ -57,7 +59,7 @@ def make_digits(n):
 
 
 def short(name):
-    return vary(name, {"epochs": 2})
+    return vary(RECIPES[name], {"epochs": 2})
 
 
 def gradients(model, shard=(0, 1), loss_function=F.cross_entropy):
@@ -91,7 +93,7 @@ def work_together(folder):
         with first_on_its_machine(), open(folder / "order.txt", "a") as file:
             file.write(str(rank()))
         if rank():
-            records.write_atomically = records.save_model = training.save_state = refuse
+            records.write_atomically = runs.save_model = training.save_state = refuse
         shard = rank(), world_size()
         found["loss"], grads = gradients(to_ddp(fresh(lenet5)), shard, global_mean(F.cross_entropy))
         torch.save(grads, folder / f"gradients-{rank()}.pt")
@@ -271,7 +273,7 @@ def test_launched_training_leaves_one_record(project, monkeypatch, capsys):
     (record,) = load_records()
     assert record["processes"] == 2 and record["threads"] == 1 and record["seed"] == 3
     assert record["epochs"] == 2 and record["trained_on"] == 1149 and len(record["test_predictions"]) == 360
-    monkeypatch.setattr(records, "run", None)
+    monkeypatch.setattr(runs, "run", None)
     monkeypatch.setattr("mnist_helpers.data.digits._warn_once", lambda _: None)
     assert record_run("network", 3, device="cpu", allow_sample=True) == record == json.loads(path.read_text())
 

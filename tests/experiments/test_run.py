@@ -9,8 +9,8 @@ from mnist_helpers.data.loaders import make_loaders
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation.scores import evaluate, score_on_test
 from mnist_helpers.experiments import run as runs
-from mnist_helpers.experiments.recipes import RECIPES
 from mnist_helpers.experiments.run import run
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import mlp_baseline
 from mnist_helpers.training.loop import fit
 

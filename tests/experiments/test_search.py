@@ -9,7 +9,7 @@ import torch
 from mnist_helpers.evaluation import scores as evaluation
 from mnist_helpers.experiments import records, search
 from mnist_helpers.experiments import run as runs
-from mnist_helpers.experiments.recipes import RECIPES, vary
+from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records
 from mnist_helpers.experiments.run import prepare
 from mnist_helpers.experiments.search import (
@@ -22,6 +22,7 @@ from mnist_helpers.experiments.search import (
     trials_table,
     watched,
 )
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,7 +35,7 @@ def quiet(project, monkeypatch, digits):
     def forbidden(*_, **__):
         raise AssertionError("a search has looked at the test set")
 
-    for module in (runs, records, evaluation):
+    for module in (runs, evaluation):
         monkeypatch.setattr(module, "score_on_test", forbidden)
     monkeypatch.setattr(evaluation, "load_part", forbidden)
     return {"digits": digits, "device": "cpu", "progress": False}
@@ -77,7 +78,7 @@ def test_without_a_length_trials_take_as_many_epochs_as_the_recipe(quiet, monkey
 
 def test_a_trial_is_what_the_recipe_gives_with_those_settings(quiet):
     (record,) = run_trials("network", [{"lr": 0.01, "epochs": 2}], seed=4, **quiet)
-    varied = vary("network", {"lr": 0.01, "epochs": 2})
+    varied = vary(RECIPES["network"], {"lr": 0.01, "epochs": 2})
     setup = prepare(varied, quiet["digits"], 4, torch.device("cpu"))
     history = fit(
         setup.model, setup.train_loader, setup.validation_loader, setup.optimizer, 2, progress=False, **setup.options
@@ -135,7 +136,7 @@ class Watcher:
 
 @pytest.mark.parametrize(("patience", "stopped", "n"), [(2, "pruned", 2), (99, "", 4)])
 def test_a_trial_is_told_every_epoch_and_can_end_training(quiet, patience, stopped, n):
-    setup = prepare(vary("network", {"epochs": 4}), quiet["digits"], 0, torch.device("cpu"))
+    setup = prepare(vary(RECIPES["network"], {"epochs": 4}), quiet["digits"], 0, torch.device("cpu"))
     history = watched(setup, trial := Watcher(patience))
     assert history.stopped == stopped and len(history) == n
     assert trial.told == dict(zip(history["epoch"], history["validation_accuracy"], strict=True))

@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from mnist_helpers.experiments import studies
-from mnist_helpers.experiments.recipes import RECIPES, vary
+from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records
 from mnist_helpers.experiments.studies import (
     MAX_RETRIES,
@@ -20,6 +20,7 @@ from mnist_helpers.experiments.studies import (
     study_table,
     suggest,
 )
+from mnist_helpers.experiments.systems import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_thread", "closed")
 STATES = optuna.trial.TrialState
@@ -65,7 +66,7 @@ def test_the_space_unless_given_lies_around_the_recipes_rate():
         "lr": (pytest.approx(1e-3 / 30), pytest.approx(3e-2)),
         "weight_decay": (1e-6, 1e-2),
     }
-    assert default_space(vary("network", {"lr": 0.3}))["lr"] == pytest.approx((0.01, 9))
+    assert default_space(vary(RECIPES["network"], {"lr": 0.3}))["lr"] == pytest.approx((0.01, 9))
 
 
 def test_a_range_is_drawn_evenly_in_its_logarithm_and_a_list_is_chosen_from():
@@ -108,7 +109,7 @@ OTHERS = {
     "seed": {"seed": 1},
     "images": {"limit": 200},
     "recipe": {"recipe": "lenet5"},
-    "epochs": {"recipe": vary("network", {"epochs": 3})},
+    "epochs": {"recipe": vary(RECIPES["network"], {"epochs": 3})},
 }
 
 
@@ -230,7 +231,7 @@ def test_an_objective_trains_a_variant_records_it_and_gives_its_validation_accur
 
 def run_with(study, space, digits, chosen, n_epochs=3):
     """Run trials with chosen hyperparameters."""
-    objective = make_objective(vary("network", {"epochs": n_epochs}), space, digits=digits, device="cpu")
+    objective = make_objective(vary(RECIPES["network"], {"epochs": n_epochs}), space, digits=digits, device="cpu")
     for params in chosen:
         study.enqueue_trial(params)
     study.optimize(objective, n_trials=len(chosen))

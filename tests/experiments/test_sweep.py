@@ -14,15 +14,16 @@ from tqdm import tqdm
 
 from mnist_helpers.data.digits import DataError, load_data
 from mnist_helpers.experiments import studies, sweep
-from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records
 from mnist_helpers.experiments.studies import MAX_RETRIES, SearchError, fail_stale_trials
 from mnist_helpers.experiments.sweep import Silence, finished, work
+from mnist_helpers.experiments.systems import RECIPES
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "closed"), pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")]
 SPACE = {"lr": (1e-3, 1e-1)}
-BRIEF = vary("network", {"epochs": 1})
-LONG = vary("network", {"epochs": 40})  # half a second at least, in which a worker can be killed
+BRIEF = vary(RECIPES["network"], {"epochs": 1})
+LONG = vary(RECIPES["network"], {"epochs": 40})  # half a second at least, in which a worker can be killed
 STATES = optuna.trial.TrialState
 
 

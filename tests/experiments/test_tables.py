@@ -15,9 +15,10 @@ from mnist_helpers.evaluation.significance import paired_difference, wilson_inte
 from mnist_helpers.experiments import recipes, records
 from mnist_helpers.experiments import run as runs
 from mnist_helpers.experiments import tables as results
-from mnist_helpers.experiments.recipes import RECIPES, vary
+from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records, record_run
 from mnist_helpers.experiments.run import run
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.experiments.tables import result_rows, results_table
 from mnist_helpers.models.saved import CheckpointError, read_card
 from mnist_helpers.training import loop as training
@@ -217,7 +218,7 @@ def test_what_is_known_is_said_where_progress_is_shown(short, digits, capsys):
 
 def test_a_pruned_trial_is_no_answer_to_a_search_that_does_not_prune(short, digits):
     options = {"digits": digits, "device": "cpu", "progress": False}
-    varied = vary("network", {"lr": 0.01})
+    varied = vary(RECIPES["network"], {"lr": 0.01})
     assert record_run(varied, train=lambda setup: fit_one(setup, "pruned"), **options)["stopped"] == "pruned"
     whole = record_run(varied, train=fit_one, **options)
     assert whole["stopped"] == "" and record_run(varied, **options) == whole
@@ -225,14 +226,14 @@ def test_a_pruned_trial_is_no_answer_to_a_search_that_does_not_prune(short, digi
 
 def test_a_recipe_changed_by_hand_is_not_taken_for_the_one_of_that_name(short, digits):
     options = {"digits": digits, "device": "cpu", "progress": False, "train": fit_one}
-    plain = record_run(vary("network", {"lr": 0.01}), **options)
+    plain = record_run(vary(RECIPES["network"], {"lr": 0.01}), **options)
     other = record_run(vary(replace(RECIPES["network"], batch_size=16), {"lr": 0.01}), **options)
     assert other["settings"]["batch_size"] == 16 and other["history"] != plain["history"]
 
 
 def test_a_trial_is_recorded_with_what_was_changed_and_not_scored_on_test(short, monkeypatch, digits):
     monkeypatch.setattr(runs, "score_on_test", None)
-    varied = vary("network", {"lr": 0.01, "epochs": 1})
+    varied = vary(RECIPES["network"], {"lr": 0.01, "epochs": 1})
     record = record_run(varied, device="cpu", digits=digits, progress=False)
     assert record["recipe"] == "network_lr_0.01_epochs_1" and record["varied"] == "network"
     assert record["changes"] == {"lr": 0.01, "epochs": 1} and record["settings"] == varied.settings()

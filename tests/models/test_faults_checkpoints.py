@@ -16,7 +16,7 @@ from faults import Malicious, die_at, in_child, mutations, start, wait
 from mnist_helpers import files
 from mnist_helpers.environment import seeded
 from mnist_helpers.experiments import records
-from mnist_helpers.experiments.recipes import RECIPES
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
 from mnist_helpers.models import mlp_baseline
 from mnist_helpers.models.saved import CheckpointError, load_model, load_weights, save_model

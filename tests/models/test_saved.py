@@ -8,8 +8,8 @@ from faults import Malicious
 
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation.scores import score_on_test
-from mnist_helpers.experiments.recipes import RECIPES
 from mnist_helpers.experiments.records import full_runs
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
 from mnist_helpers.models import mlp_baseline, network
 from mnist_helpers.models.saved import (
@@ -198,7 +198,7 @@ def test_the_committed_networks_reproduce_their_recorded_accuracy(path):
 
 def test_every_measured_system_has_its_network_and_together_they_are_small(monkeypatch):
     monkeypatch.chdir(ROOT)
-    measured = {name for name, found in full_runs().items() if found and not RECIPES[name].study}
+    measured = {name for name, found in full_runs().items() if found and not RECIPES[name].ablation}
     cards = [json.loads(path.read_text()) for path in (ROOT / "saved_models").glob("*.json")]
     assert {card["recipe"] for card in cards} == measured
     promised = (

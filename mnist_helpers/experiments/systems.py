@@ -1,81 +1,10 @@
-"""The named systems, and the variants that studies compare, as data."""
+"""The named systems, and the variants that ablations compare, as data."""
 
-import inspect
-import json
-from dataclasses import asdict, dataclass, field, fields, replace
-
-import torch
+from dataclasses import replace
+from typing import Any
 
 from ..data.augment import Augmentation
-from ..files import sha256
-
-# Fields of a recipe that do not decide what training brings
-DESCRIPTION = "name", "study", "published_accuracy", "saved_as", "note", "varied", "changes"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A system: everything that decides what is trained, and what its authors published.
-
-    Attributes:
-        name: the key in `RECIPES` and in the results table.
-        model, model_arguments: the architecture, see `models.build_model`.
-        initialisation: a name in `models.INITIALISATIONS`; "": PyTorch's own.
-        start: the recipe whose training this one continues, from the weights of the same seed; None: fresh weights.
-        optimizer, optimizer_arguments: a class of `torch.optim` by name, and its arguments.
-        scheduler, scheduler_arguments: a class of `torch.optim.lr_scheduler` by name, and its arguments. Those that
-            need the length of the training are told it: `T_max` in epochs, `total_steps` in batches.
-        augmentation: how training images are distorted, if at all.
-        mixed_precision: train in bfloat16 where the processor is made for it, see `environment.has_bfloat16`.
-        all_images: train on all 60,000 images and hold none back: a frozen recipe, with nothing left to choose.
-        members: of a committee, the recipe of each member, see `committees`.
-        keep_best: end with the weights of the epoch that was best on validation, not with the last one's.
-        normalisation, batch_size, epochs: as for `loaders.make_loaders` and `training.fit`; epochs after `start`.
-        study: "" for a system of the results table. Otherwise the study that the recipe is a variant in: it is scored
-            on validation only, and never sees the test set.
-        published_accuracy: on the test set, percent; None where nothing was published.
-        saved_as: the weights' file name in the source project; the recipe's name unless given.
-        note: what to know about the published protocol.
-        varied, changes: of a trial in a search, see `vary`: the named recipe, and what is different.
-    """
-
-    name: str
-    model: str
-    model_arguments: dict = field(default_factory=dict)
-    initialisation: str = ""
-    start: str | None = None
-    optimizer: str = "Adam"
-    optimizer_arguments: dict = field(default_factory=lambda: {"lr": 1e-3, "fused": True})
-    scheduler: str | None = None
-    scheduler_arguments: dict = field(default_factory=dict)
-    augmentation: Augmentation | None = None
-    mixed_precision: bool = False
-    all_images: bool = False
-    members: tuple = ()
-    keep_best: bool = False
-    normalisation: str = "half"
-    batch_size: int = 64
-    epochs: int = 15
-    study: str = ""
-    published_accuracy: float | None = None
-    saved_as: str = ""
-    note: str = ""
-    varied: str = ""
-    changes: dict = field(default_factory=dict)
-
-    def settings(self):
-        """Return what decides the outcome of training, JSON-ready; what is not used is left out."""
-        settings = {name: value for name, value in asdict(self).items() if value not in (None, "", {}, (), False)}
-        if self.augmentation:
-            settings["augmentation"] = {name: value for name, value in settings["augmentation"].items() if value}
-        for description in DESCRIPTION:
-            settings.pop(description, None)
-        if self.start:
-            settings["start"] = RECIPES[self.start].settings()
-        if self.members:
-            settings["members"] = [RECIPES[member].settings() for member in self.members]
-        return json.loads(json.dumps(settings))  # as a record read from disk has it: lists for tuples
-
+from .recipe import Recipe
 
 BASELINE = Recipe(
     name="mlp_baseline",
@@ -86,7 +15,7 @@ BASELINE = Recipe(
 PLATEAU = Recipe(
     name="mlp_plateau",
     model="mlp_baseline",
-    start="mlp_baseline",
+    start=BASELINE,
     scheduler="ReduceLROnPlateau",
     scheduler_arguments={"mode": "min", "factor": 0.1, "patience": 5},
     published_accuracy=98.38,
@@ -139,12 +68,12 @@ LENET = Recipe(
 NETWORK = Recipe(name="network", model="network", saved_as="Network", note="no figure was published")
 
 
-def _averaged_cnn(*widths, diagonals=False, **arguments):
+def _averaged_cnn(*widths: int, diagonals: bool = False, **arguments: Any) -> dict[str, Any]:
     """Return the model and arguments of a `fast_cnn` whose answers are averaged over shifts."""
-    arguments = {"model": "fast_cnn", "model_arguments": {"widths": widths, **arguments}}
+    averaged: dict[str, Any] = {"model": "fast_cnn", "model_arguments": {"widths": widths, **arguments}}
     if diagonals:
-        arguments["diagonals"] = True
-    return {"model": "shift_averaged", "model_arguments": arguments}
+        averaged["diagonals"] = True
+    return {"model": "shift_averaged", "model_arguments": averaged}
 
 
 SPEED_99 = Recipe(
@@ -199,7 +128,7 @@ COMMITTEE = replace(
     name="committee",
     model="committee_of",
     model_arguments={"members": [(member.model, member.model_arguments) for member in MEMBERS]},
-    members=tuple(member.name for member in MEMBERS),
+    members=MEMBERS,
     note="ours: two of `record`, three of `speed_997`; no two committees share a member",
 )
 SYSTEMS = (
@@ -238,23 +167,23 @@ SYSTEMS = (
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
-def _variant(recipe, study, name, **changes):
-    """Return a recipe changed for a study, which its authors' figure says nothing about."""
-    return replace(recipe, study=study, name=name, **changes, published_accuracy=None, saved_as="", note="")
+def _variant(recipe: Recipe, ablation: str, name: str, **changes: Any) -> Recipe:
+    """Return a recipe with one part changed, without what its authors published."""
+    return replace(recipe, ablation=ablation, name=name, **changes, published_accuracy=None, saved_as="", note="")
 
 
-def _constant(rate):
+def _constant(rate: float) -> dict[str, Any]:
     return {"optimizer_arguments": {**BASELINE.optimizer_arguments, "lr": rate}}
 
 
-def _one_cycle(rate):
+def _one_cycle(rate: float) -> dict[str, Any]:
     return {"scheduler": "OneCycleLR", "scheduler_arguments": {"max_lr": rate}}
 
 
 # speed_995 with images held back, and what it is without one of its parts, or with one more
 HELD_BACK = replace(SPEED_995, all_images=False)
 ORDINARY = {"lr": 1e-3, "fused": True}  # Adam's usual rate and betas
-SPEED_STUDY = {
+SPEED_PARTS: dict[str, dict[str, Any]] = {
     "speed_whole": {},
     "speed_no_augmentation": {"augmentation": None},
     "speed_elastic": {"augmentation": replace(AFFINE, elastic=20)},
@@ -270,12 +199,12 @@ SPEED_STUDY = {
     "speed_float32": {"mixed_precision": False},
     "speed_large_batches": {"batch_size": 1024},
 }
-STUDIES = (
+ABLATIONS = (
     *(
         _variant(recipe, "held back", f"{recipe.name}_held_back", all_images=False)
         for recipe in (SPEED_99, SPEED_997, TINY_10K, TINY_2K, RECORD)  # on validation, as when they were chosen
     ),
-    *(_variant(HELD_BACK, "speed", name, **changes) for name, changes in SPEED_STUDY.items()),
+    *(_variant(HELD_BACK, "speed", name, **changes) for name, changes in SPEED_PARTS.items()),
     _variant(NETWORK, "regularisation", "network_dropout", model_arguments={"dropout": 0.2}),
     _variant(NETWORK, "regularisation", "network_batch_norm", model_arguments={"batch_norm": True}),
     _variant(TUNED, "initialisation", "cnn_tuned_default", initialisation=""),
@@ -300,68 +229,13 @@ STUDIES = (
     *(_variant(BASELINE, "learning rates", f"mlp_rate_{rate:g}", **_constant(rate)) for rate in RATES if rate != 1e-3),
     *(_variant(BASELINE, "learning rates", f"mlp_one_cycle_rate_{rate:g}", **_one_cycle(rate)) for rate in RATES),
 )
-RECIPES = {recipe.name: recipe for recipe in (*SYSTEMS, *STUDIES)}
+RECIPES = {recipe.name: recipe for recipe in (*SYSTEMS, *ABLATIONS)}
 
 
-def find_recipe(name):
-    """Return a recipe by its name, or the `Recipe` itself; raises ValueError, naming them all."""
-    if isinstance(name, Recipe):
-        return name
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
-def vary(recipe, changes):
-    """Return a recipe with other hyperparameters, as a trial in a search: it is scored on validation only.
-
-    Its name tells the changes, `conv_bn_relu_w8_lr_0.01`, and those of a trial that is varied again are added up.
-
-    Args:
-        recipe: a recipe or its name.
-        changes: JSON-ready values by name. A field of `Recipe` (batch_size, epochs, model_arguments, optimizer, ...)
-            or else an argument of the optimizer (lr, weight_decay, ...). An optimizer's arguments that another one
-            does not know are dropped with it.
-
-    Raises:
-        ValueError: no such recipe, or neither the recipe nor its optimizer has something of that name.
-    """
-    recipe = find_recipe(recipe)
-    changes = changes | changes.get("optimizer_arguments", {})
-    changes.pop("optimizer_arguments", None)
-    settings = {one.name for one in fields(Recipe)} - {*DESCRIPTION, "optimizer_arguments"}
-    optimizer = changes.get("optimizer", recipe.optimizer)
-    known = _arguments(optimizer)
-    if unknown := [name for name in changes if name not in settings and name not in known]:
-        raise ValueError(f"neither a recipe nor {optimizer} has {unknown[0]!r}: {optimizer} has {', '.join(known)}")
-    varied = recipe.varied or recipe.name
-    changes = {name: value for name, value in recipe.changes.items() if name in settings or name in known} | changes
-    recipe = find_recipe(varied) if recipe.varied else recipe
-    own = {name: value for name, value in changes.items() if name in settings}
-    added = {name: value for name, value in changes.items() if name not in settings}
-    if "lr" in added and own.get("scheduler", recipe.scheduler) in ("OneCycleLR", "CyclicLR"):
-        raise ValueError(f"the schedule of {varied} sets the learning rate: change scheduler_arguments instead of lr")
-    own["optimizer_arguments"] = {k: v for k, v in recipe.optimizer_arguments.items() if k in known} | added
-    parts = [f"{name}_{value}" for name, value in _flat(changes)] or ["unchanged"]
-    name = "_".join([varied, *parts])
-    if len(name) > 150:  # too long for a file's name
-        name = f"{name[:130]}_{sha256(name.encode())[:12]}"
-    description = {"name": name, "study": "search", "varied": varied, "changes": changes}
-    own["all_images"] = False  # a search needs images to validate on
-    return replace(recipe, **own, **description, published_accuracy=None, saved_as="", note="")
-
-
-def _arguments(optimizer):
-    """Return the names of the arguments of a class of `torch.optim`."""
-    found = getattr(torch.optim, optimizer, None) if isinstance(optimizer, str) else None
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)) or found is torch.optim.Optimizer:
-        raise ValueError(f"torch.optim has no optimizer {optimizer!r}")
-    return list(inspect.signature(found).parameters)
-
-
-def _flat(changes):
-    for name, value in changes.items():
-        if isinstance(value, dict):
-            yield from _flat(value)
-        else:
-            yield name, value
+def find_recipe(recipe: str | Recipe) -> Recipe:
+    """Return a recipe by its name, or the `Recipe` itself; raises ValueError for an unknown name."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]
