@@ -14,8 +14,8 @@ from pathlib import Path
 from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.experiments.distributed import launch
 from mnist_helpers.experiments.recipe import vary
-from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.experiments.sweep import finished, sweep
+from mnist_helpers.experiments.systems import RECIPES
 
 TRIALS = 12  # of one epoch each, lest one be pruned before it has done the work of the others
 TRAINED = "resnet_small", "lenet5"
