@@ -98,7 +98,8 @@ def vary(recipe: Recipe, changes: dict[str, Any], *, check: bool = True) -> Reci
     Args:
         changes: JSON-ready values by name. A field of `Recipe` (batch_size, epochs, model_arguments, optimizer, ...)
             or else an argument of the optimizer (lr, weight_decay, ...). Arguments that a new optimizer does not know
-            are dropped. `augmentation` may be an `Augmentation` or its arguments.
+            are dropped. Under OneCycleLR, lr is the highest rate. `augmentation` may be an `Augmentation` or its
+            arguments.
         check: make model, optimizer and schedule once, to see that they take the values; a trial that is read from a
             record has shown it.
 
@@ -107,13 +108,16 @@ def vary(recipe: Recipe, changes: dict[str, Any], *, check: bool = True) -> Reci
             recipe is a committee's.
     """
     if recipe.members:
-        raise ValueError(f"{recipe.name} is a committee, which has no hyperparameters: vary its members' recipes")
+        raise ValueError(f"{recipe.name} is a committee of trained networks: search the recipe of a member instead")
     base, known = recipe.varied or recipe, _argument_names(changes.get("optimizer", recipe.optimizer))
     changes = _with_earlier(recipe, changes, known)
     own = {name: value for name, value in changes.items() if name in VARIABLE}
     added = {name: value for name, value in changes.items() if name not in VARIABLE}
-    if "lr" in added and own.get("scheduler", base.scheduler) in ("OneCycleLR", "CyclicLR"):
-        raise ValueError(f"the schedule of {base.name} sets the learning rate: change scheduler_arguments, not lr")
+    scheduler, arguments = own.get("scheduler", base.scheduler), own.get("scheduler_arguments", {})
+    if "lr" in added and (scheduler == "CyclicLR" or "max_lr" in arguments):
+        raise ValueError(f"the schedule of {base.name} sets the learning rate: leave out lr")
+    if "lr" in added and scheduler == "OneCycleLR":
+        own["scheduler_arguments"] = (arguments or base.scheduler_arguments) | {"max_lr": added["lr"]}
     own["optimizer_arguments"] = {k: v for k, v in base.optimizer_arguments.items() if k in known} | added
     trial: dict[str, Any] = {"name": _trial_name(base, changes), "varied": base, "changes": changes, "ablation": ""}
     trial |= {"all_images": False, "published_accuracy": None, "saved_as": "", "note": ""}

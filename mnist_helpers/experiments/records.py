@@ -17,10 +17,11 @@ from .recipe import Recipe, vary
 from .systems import RECIPES, find_recipe
 
 FIELDS = ("parameters", "epochs", "seconds", "threads", "validation_accuracy", "test_accuracy", "test_predictions")
+Record = dict[str, Any]  # what is kept of a run, JSON-ready
 KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
 
 
-def load_records(folders: Sequence[Path] | None = None) -> list[dict[str, Any]]:
+def load_records(folders: Sequence[Path] | None = None) -> list[Record]:
     """Return all records: the committed ones, and this machine's, which replace committed ones of the same run.
 
     Records made with other settings than the recipe has now are left out, with a warning that counts them.
@@ -33,7 +34,7 @@ def load_records(folders: Sequence[Path] | None = None) -> list[dict[str, Any]]:
     """
     if folders is None:
         folders = [project_root() / "records", runs_folder() / "records"]
-    records: dict[tuple, dict[str, Any]] = {}
+    records: dict[tuple, Record] = {}
     outdated = 0
     for path in [path for folder in folders for path in sorted(folder.glob("*/*.json"))]:
         found = _read_record(path)
@@ -51,9 +52,7 @@ def load_records(folders: Sequence[Path] | None = None) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def find_record(
-    recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None
-) -> dict[str, Any] | None:
+def find_record(recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None) -> Record | None:
     """Return this machine's record of such a run, or None; a pruned one does not count."""
     pattern = _record_path(recipe, f"{digits.source}-*-{device.type}-seed{seed}.json")
     for path in pattern.parent.glob(glob.escape(pattern.name).replace("[*]", "*")):
@@ -64,17 +63,17 @@ def find_record(
     return None
 
 
-def write_record(recipe: Recipe, record: dict[str, Any]) -> None:
+def write_record(recipe: Recipe, record: Record) -> None:
     """Write a record among this machine's runs, in the place of an earlier one of the same run."""
     write_atomically(_record_path(recipe, f"{_run_name(record)}.json"), json.dumps(record, indent=1) + "\n")
 
 
-def weights_path(record: dict[str, Any]) -> Path:
+def weights_path(record: Record) -> Path:
     """Return where this machine keeps the weights of a recorded run for committees."""
     return runs_folder() / "members" / f"{record['recipe']}-{_run_name(record)}.pth"
 
 
-def described_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def described_run(path: str | Path) -> tuple[Record, dict[str, Any]]:
     """Return (what a record or a card says, the arguments with which `record_run` trains the same run again).
 
     Args:
@@ -95,14 +94,14 @@ def described_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return card, {"recipe": recipe, "again": True, **arguments}
 
 
-def full_runs(records: list[dict[str, Any]] | None = None, device: str = "cpu") -> dict[str, list[dict[str, Any]]]:
+def full_runs(records: list[Record] | None = None, device: str = "cpu") -> dict[str, list[Record]]:
     """Return the full runs on MNIST on one kind of device: recipe's name -> its records in the order of their seeds.
 
     A full run has 48,000 images to train on, or all 60,000 where its recipe says so. `records` are the committed ones
     unless given; `load_records()` has this machine's too.
     """
     records = load_records([project_root() / "records"]) if records is None else records
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
+    found: dict[str, list[Record]] = {name: [] for name in RECIPES}
     for one in sorted(records, key=lambda one: one["seed"]):
         if one["recipe"] in found:
             trained_on = 60_000 if RECIPES[one["recipe"]].all_images else 48_000
@@ -111,14 +110,12 @@ def full_runs(records: list[dict[str, Any]] | None = None, device: str = "cpu") 
     return found
 
 
-def recorded_history(record: dict[str, Any]) -> History:
+def recorded_history(record: Record) -> History:
     """Return the `training.History` of a record."""
     return History([EpochResult(**epoch) for epoch in record["history"]])
 
 
-def _read_record(
-    path: Path, fields: Collection[str] = frozenset({*FIELDS, *KEY, "seed", "settings"})
-) -> dict[str, Any]:
+def _read_record(path: Path, fields: Collection[str] = frozenset({*FIELDS, *KEY, "seed", "settings"})) -> Record:
     """Return the record in a file; raises ValueError if it is none, or lacks one of these fields."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -129,14 +126,14 @@ def _read_record(
     return found
 
 
-def _recipe_today(record: dict[str, Any]) -> Recipe:
+def _recipe_today(record: Record) -> Recipe:
     """Return the recipe of a record, or the trial in a search, as it would be run today."""
     if "varied" in record:
         return vary(find_recipe(record["varied"]), record["changes"], check=False)
     return find_recipe(record["recipe"])
 
 
-def _run_name(record: dict[str, Any]) -> str:
+def _run_name(record: Record) -> str:
     return f"{record['source']}-{record['trained_on']}-{record['device']}-seed{record['seed']}"
 
 

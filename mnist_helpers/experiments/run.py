@@ -8,6 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +18,7 @@ from torch.nn import functional as F
 
 from ..data.digits import Digits, load_data
 from ..data.loaders import SPLIT, ResidentLoader, make_loaders
-from ..environment import (
-    choose_device,
-    combine_seeds,
-    has_bfloat16,
-    quick,
-    quick_mode,
-    runs_folder,
-    seeded,
-)
+from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, runs_folder, seeded
 from ..evaluation.scores import evaluate, predict_logits, score_on_test
 from ..files import sha256
 from ..models import INITIALISATIONS, build_model, count_parameters
@@ -36,7 +29,7 @@ from ..training.loop import fit, train_one_epoch
 from ..training.resume import load_state
 from .distributed import all_reduce_mean, broadcast, first_on_its_machine, global_mean, rank, to_ddp, world_size
 from .recipe import Recipe, make_optimizer, make_scheduler
-from .records import find_record, recorded_history, weights_path, write_record
+from .records import Record, find_record, recorded_history, weights_path, write_record
 from .systems import RECIPES, find_recipe
 
 
@@ -66,7 +59,7 @@ class Run:
     """
 
     recipe: Recipe
-    record: dict[str, Any] | None
+    record: Record | None
     model: nn.Module
     history: History
 
@@ -84,7 +77,7 @@ def record_run(
     checkpoints: str | Path | None = None,
     again: bool = False,
     keep_weights: bool = False,
-) -> dict[str, Any] | None:
+) -> Record | None:
     """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
 
     A run that is already recorded there, with the same settings on the same kind of device, is not trained again. One
@@ -110,8 +103,8 @@ def record_run(
         CheckpointError: a member is recorded, but its weights are missing: remove its record to train it again.
         TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
     """
-    recipe, device, seed = find_recipe(recipe), choose_device(device), int(seed)
-    limit = None if limit is None else int(limit)  # JSON knows no NumPy numbers
+    recipe, device = find_recipe(recipe), choose_device(device)
+    seed, limit = index(seed), None if limit is None else index(limit)  # of NumPy's numbers, which JSON does not know
     if recipe.members and world_size() > 1:
         raise ValueError(f"a committee is put together by one process: train {recipe.name} without torchrun")
     if checkpoints is not None and not Path(checkpoints).is_dir():
@@ -124,22 +117,14 @@ def record_run(
         if progress and rank() == 0:
             print(f"{recipe.name}, seed {seed} is recorded already, and not trained again")
         return known
+    options: dict[str, Any] = {"device": device, "progress": progress, "limit": limit}
     if recipe.members:
-        train = partial(
-            _train_members,
-            device=device,
-            progress=progress,
-            digits=digits,
-            limit=limit,
-            checkpoints=checkpoints,
-            again=again,
-        )
+        train = partial(_train_members, digits=digits, checkpoints=checkpoints, again=again, **options)
     states = Path(checkpoints or runs_folder() / "unfinished")
     states /= _states_name(recipe, seed, digits, device, limit)
     if again and rank() == 0:
         shutil.rmtree(states, ignore_errors=True)
-    kept = None if train else states
-    finished = run(recipe, digits, seed, device=device, progress=progress, limit=limit, train=train, checkpoints=kept)
+    finished = run(recipe, digits, seed, train=train, checkpoints=None if train else states, **options)
     if finished.record is not None:
         _keep(finished, finished.record, digits, keep_weights)
         shutil.rmtree(states, ignore_errors=True)
@@ -285,7 +270,7 @@ def save_weights(finished: Run, digits: Digits, *paths: Path) -> None:
         score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
     )
     for path in paths:
-        save_model(finished.model, path, card, half)
+        save_model(finished.model, path, card, half=half)
 
 
 def seconds_per_epoch(
@@ -329,7 +314,7 @@ def _train_members(setup: Setup, device: torch.device, **options: Any) -> Histor
     return history
 
 
-def _keep(finished: Run, record: dict[str, Any], digits: Digits, keep_weights: bool) -> None:
+def _keep(finished: Run, record: Record, digits: Digits, keep_weights: bool) -> None:
     """Write a run's record and, where a command or a committee will ask for them, its weights."""
     recipe, paths = finished.recipe, []
     if recipe.is_system and record["seed"] == 0 and digits.source == "mnist" and record["limit"] is None:
@@ -350,17 +335,9 @@ def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device
 def _make_loaders(
     recipe: Recipe, digits: Digits, seed: int, device: torch.device, limit: int | None
 ) -> tuple[ResidentLoader, ResidentLoader | None]:
-    return make_loaders(
-        digits,
-        recipe.batch_size,
-        recipe.normalisation,
-        seed,
-        device,
-        limit=limit,
-        augmentation=recipe.augmentation,
-        shard=(rank(), world_size()),
-        all_images=recipe.all_images,
-    )
+    options: dict[str, Any] = {"augmentation": recipe.augmentation, "all_images": recipe.all_images, "limit": limit}
+    shard = rank(), world_size()
+    return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, shard=shard, **options)
 
 
 def _initialised(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:

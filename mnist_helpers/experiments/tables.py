@@ -7,10 +7,11 @@ from typing import Any
 
 from ..environment import project_root
 from ..evaluation.significance import PairedDifference, paired_difference, wilson_interval
-from .records import KEY, full_runs, load_records
+from .records import KEY, Record, full_runs, load_records
 from .systems import RECIPES
 
-Records = dict[str, list[dict[str, Any]]]  # recipe's name -> its records, as `full_runs` returns them
+Records = dict[str, list[Record]]  # recipe's name -> its records, as `full_runs` returns them
+Row = dict[str, Any]
 MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
 
 
@@ -110,7 +111,7 @@ def comparison(first: str, second: str) -> str:
     return "\n\n".join(parts)
 
 
-def result_rows(records: list[dict[str, Any]] | None = None, ablation: str = "") -> list[dict[str, Any]]:
+def result_rows(records: list[Record] | None = None, ablation: str = "") -> list[Row]:
     """Return the table's rows as dicts, JSON-ready: one for each (recipe, source, quick, trained_on, device).
 
     Accuracies are percent: the mean over `seeds`, and the sample standard deviation (None for a single run);
@@ -137,7 +138,7 @@ def result_rows(records: list[dict[str, Any]] | None = None, ablation: str = "")
     return sorted(rows, key=lambda row: order.index(row["recipe"]))
 
 
-def results_table(rows: list[dict[str, Any]] | None = None) -> str:
+def results_table(rows: list[Row] | None = None) -> str:
     """Return the results table, or other rows of `result_rows`, as Markdown."""
     heads = ["system", "published, test %", "ours, test %", "ours, validation %", "seeds", "parameters", "epochs"]
     heads += ["seconds", "device", "trained on", "published protocol"]
@@ -151,7 +152,7 @@ def readme_with_table(readme: str) -> str:
     return f"{readme[:start]}{MARKS[0]}\n{results_table(rows)}\n{readme[end:]}"
 
 
-def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(records: list[Record]) -> Row:
     """Return the row of records that differ in nothing but the seed."""
     first = records[0]
     row = _empty_row(first["recipe"])
@@ -172,7 +173,7 @@ def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _empty_row(name: str) -> dict[str, Any]:
+def _empty_row(name: str) -> Row:
     recipe = RECIPES[name]
     unknown = (
         "validation_accuracy_mean validation_accuracy_std test_accuracy_mean test_accuracy_std test_images seeds "
@@ -182,7 +183,7 @@ def _empty_row(name: str) -> dict[str, Any]:
     return {**dict.fromkeys(unknown.split()), **known, "seeds": []}
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: Row) -> list[str]:
     """Return the cells of a row of the results table."""
     published = "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2f}"
     if not row["seeds"]:
@@ -205,7 +206,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _accuracy(row: dict[str, Any], part: str) -> str:
+def _accuracy(row: Row, part: str) -> str:
     """Return the text of a row's accuracy on "validation" or "test"."""
     accuracy, deviation = row[f"{part}_accuracy_mean"], row[f"{part}_accuracy_std"]
     if accuracy is None:

@@ -142,15 +142,19 @@ def test_an_augmentation_can_be_varied_and_is_recorded_by_its_arguments():
 
 
 def test_a_committee_is_not_varied():
-    with pytest.raises(ValueError, match="committee is a committee, which has no hyperparameters"):
+    with pytest.raises(ValueError, match="committee is a committee of trained networks: search"):
         vary(RECIPES["committee"], {"lr": 0.1})
 
 
-def test_a_rate_that_the_schedule_sets_is_not_varied():
-    one_cycle = RECIPES["mlp_one_cycle"]
-    with pytest.raises(ValueError, match="the schedule of mlp_one_cycle sets the learning rate"):
-        vary(one_cycle, {"lr": 0.1})
-    assert vary(one_cycle, {"scheduler_arguments": {"max_lr": 0.1}}).scheduler_arguments == {"max_lr": 0.1}
+def test_under_one_cycle_the_rate_is_the_highest_one():
+    one_cycle, both = RECIPES["mlp_one_cycle"], {"lr": 0.1, "scheduler_arguments": {"max_lr": 0.1}}
+    assert vary(one_cycle, {"lr": 0.1}).scheduler_arguments == {"max_lr": 0.1}
+    assert vary(one_cycle, {"scheduler_arguments": {"max_lr": 0.1}}).optimizer_arguments["lr"] == 1e-3
+    speed = vary(RECIPES["speed_99"], {"lr": 0.1}).scheduler_arguments
+    assert speed == RECIPES["speed_99"].scheduler_arguments | {"max_lr": 0.1}
+    for changes in (both, {"lr": 0.1, "scheduler": "CyclicLR"}):
+        with pytest.raises(ValueError, match="the schedule of mlp_one_cycle sets the learning rate: leave out lr"):
+            vary(one_cycle, changes)
 
 
 def test_a_long_list_of_changes_still_makes_a_file_name():

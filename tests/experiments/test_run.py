@@ -289,7 +289,7 @@ def test_a_recipe_changed_by_hand_is_not_taken_for_the_one_of_that_name(short, d
 @pytest.fixture
 def mnist(monkeypatch):
     """The sample in MNIST's place."""
-    disguised = {train: replace(load_data(train), source="mnist") for train in (True, False)}
+    disguised = {train: replace(load_data(train=train), source="mnist") for train in (True, False)}
     monkeypatch.setattr(run_module, "load_data", lambda allow_sample: disguised[True])
     monkeypatch.setattr(scores, "load_part", lambda source, train: disguised[train])
 
