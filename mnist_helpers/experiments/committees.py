@@ -2,7 +2,7 @@
 
 from ..environment import choose_device
 from ..models.saved import load_model
-from ..training.loop import History
+from ..training.history import History
 from .distributed import world_size
 from .recipes import RECIPES
 from .records import member_path, record_run, recorded_history

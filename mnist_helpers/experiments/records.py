@@ -17,7 +17,7 @@ from ..environment import choose_device, project_root, quick_mode, runs_folder
 from ..evaluation.scores import predict_logits, score_on_test
 from ..files import sha256, write_atomically
 from ..models.saved import save_model
-from ..training.loop import EpochResult, History
+from ..training.history import EpochResult, History
 from .distributed import broadcast, first_on_its_machine, rank
 from .recipes import RECIPES, find_recipe, vary
 from .run import run
@@ -149,7 +149,7 @@ def keep_weights(finished, digits, *paths):
         score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
     )
     for path in paths:
-        save_model(finished.model, path, card, half)
+        save_model(finished.model, path, card, half=half)
 
 
 def load_records(folders=None):

@@ -13,8 +13,9 @@ from ..data.loaders import ResidentLoader, make_loaders
 from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, seeded
 from ..evaluation.scores import score_on_test
 from ..files import sha256
-from ..models import INITIALISATIONS, build_model, count_parameters
-from ..training.loop import History, fit, train_one_epoch
+from ..models import INITIALISATIONS, build_model, count_parameters, unwrapped
+from ..training.history import History
+from ..training.loop import fit, train_one_epoch
 from ..training.resume import load_state
 from .distributed import all_reduce_mean, broadcast, global_mean, rank, to_ddp, world_size
 from .recipes import RECIPES, Recipe, find_recipe
@@ -84,7 +85,7 @@ def run(recipe, digits, seed=0, *, device=None, progress=True, limit=None, train
     options = {"progress": progress, "unfinished": unfinished, "copy": copy}
     setup = prepare(recipe, digits, seed, device, limit=limit, **options)
     history = train(setup) if train else fit_setup(setup, **options)
-    model = getattr(setup.model, "module", setup.model)
+    model = unwrapped(setup.model)
     if rank() != 0:
         return Run(None, model, history)
     kept = history.best if recipe.keep_best or not len(history) else history.epochs[-1]
@@ -135,7 +136,9 @@ def fit_setup(setup, *, progress=True, unfinished=None, copy=None):
     checkpoint, state = None, None
     if unfinished is not None:
         checkpoint = unfinished / f"{setup.fingerprint()}.pt"
-        state = broadcast(load_state(checkpoint, copy) if rank() == 0 else None)
+        state = broadcast(load_state(checkpoint) if rank() == 0 else None)
+        if state is not None:
+            state["seed"] = setup.options["seed"]  # each process has a seed of its own, and the first one's is kept
     history = fit(
         setup.model,
         setup.train_loader,
@@ -146,7 +149,6 @@ def fit_setup(setup, *, progress=True, unfinished=None, copy=None):
         restore_best=setup.recipe.keep_best,
         progress=progress and rank() == 0,
         checkpoint=checkpoint if rank() == 0 else None,
-        copy=copy,
         resume=state,
         **setup.options,
     )

@@ -10,7 +10,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..environment import project_root
-from ..training.loop import History, TrainingError, epochs
+from ..training.history import History
+from ..training.loop import TrainingError, epochs
 from .recipes import find_recipe, vary
 from .records import load_records, record_run
 

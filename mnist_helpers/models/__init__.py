@@ -3,6 +3,8 @@
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .averaged import Committee, ShiftAveraged
 from .boundary import boundary_net
@@ -40,6 +42,15 @@ def build_model(name, **arguments):
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
     return MODELS[name](**arguments).to(memory_format=torch.channels_last)  # convolutions train up to a quarter faster
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network itself where DataParallel, DistributedDataParallel or `torch.compile` is wrapped around it."""
+    from torch._dynamo import OptimizedModule  # here: slow to import, though making an optimizer imports it anyway
+
+    while isinstance(model, (nn.DataParallel, DistributedDataParallel, OptimizedModule)):
+        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    return model
 
 
 def count_parameters(model):
