@@ -1,6 +1,8 @@
 """Every architecture by its name, one function or class each. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
 
+import sys
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,11 +48,14 @@ def build_model(name, **arguments):
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the network itself where DataParallel, DistributedDataParallel or `torch.compile` is wrapped around it."""
-    from torch._dynamo import OptimizedModule  # here: slow to import, though making an optimizer imports it anyway
-
-    while isinstance(model, (nn.DataParallel, DistributedDataParallel, OptimizedModule)):
-        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
-    return model
+    dynamo: Any = sys.modules.get("torch._dynamo")  # importing it takes seconds; before that, nothing is compiled
+    while True:
+        if isinstance(model, (nn.DataParallel, DistributedDataParallel)):
+            model = model.module
+        elif dynamo is not None and isinstance(model, dynamo.OptimizedModule):
+            model = model._orig_mod
+        else:
+            return model
 
 
 def count_parameters(model):
