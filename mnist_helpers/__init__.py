@@ -27,8 +27,9 @@ from .plots import (
     schedules,
     show5,
 )
-from .training.checks import backward_check, forward_check, lr_find
+from .training.checks import backward_check, forward_check
 from .training.loop import fit, learning_rates
+from .training.lr_find import lr_find
 
 __all__ = [
     "accuracy_against",

@@ -211,7 +211,7 @@ def rate_test(rates, losses, suggestion=None, ax=None):
     """Draw the loss against the learning rate of a range test, on a logarithmic axis, and return the Axes.
 
     Args:
-        rates, losses: as `checks.lr_find` returns them.
+        rates, losses: as `lr_find` returns them.
         suggestion: a rate to be marked.
         ax: where to draw; a new figure unless given.
     """

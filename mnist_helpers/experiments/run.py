@@ -21,7 +21,7 @@ from ..data.loaders import SPLIT, ResidentLoader, make_loaders
 from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, runs_folder, seeded
 from ..evaluation.scores import evaluate, predict_logits, score_on_test
 from ..files import sha256
-from ..models import INITIALISATIONS, build_model, count_parameters
+from ..models import INITIALISATIONS, build_model, count_parameters, unwrapped
 from ..models.averaged import Committee
 from ..models.saved import load_model, save_model
 from ..training.history import History
@@ -166,7 +166,7 @@ def run(
     recipe, device = find_recipe(recipe), choose_device(device)
     setup = prepare(recipe, digits, seed, device, limit=limit, progress=progress, checkpoints=checkpoints)
     history = train(setup) if train else fit_setup(setup, progress=progress, checkpoints=checkpoints)
-    model = getattr(setup.model, "module", setup.model)
+    model = unwrapped(setup.model)
     if rank() != 0:
         return Run(recipe, None, model, history)
     validation_accuracy, validation_loss = _on_validation(setup, history)

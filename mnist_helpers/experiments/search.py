@@ -10,7 +10,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..environment import project_root
-from ..training.loop import History, TrainingError, epochs
+from ..training.history import History
+from ..training.loop import TrainingError, epochs
 from .recipe import vary
 from .records import load_records
 from .run import record_run

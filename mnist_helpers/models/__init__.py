@@ -1,8 +1,12 @@
 """Every architecture by its name, one function or class each. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
 
+import sys
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .averaged import Committee, ShiftAveraged
 from .boundary import boundary_net
@@ -40,6 +44,18 @@ def build_model(name, **arguments):
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
     return MODELS[name](**arguments).to(memory_format=torch.channels_last)  # convolutions train up to a quarter faster
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network itself where DataParallel, DistributedDataParallel or `torch.compile` is wrapped around it."""
+    dynamo: Any = sys.modules.get("torch._dynamo")  # importing it takes seconds; before that, nothing is compiled
+    while True:
+        if isinstance(model, (nn.DataParallel, DistributedDataParallel)):
+            model = model.module
+        elif dynamo is not None and isinstance(model, dynamo.OptimizedModule):
+            model = model._orig_mod
+        else:
+            return model
 
 
 def count_parameters(model):

@@ -2,26 +2,30 @@
 
 import io
 import json
-import re
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ..environment import choose_device, project_root, runs_folder, seeded
 from ..files import previous_of, sha256, write_atomically
-from . import build_model
+from . import build_model, unwrapped
 
-FORMAT = 1  # of the cards; a reader refuses newer ones
+FORMAT = 1  # of the cards; a reader refuses others
+
+NO_CARD = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what reading a file that is no card raises
 
 
 class CheckpointError(RuntimeError):
     """Saved weights or their card are missing, damaged, or do not fit."""
 
 
-def save_model(model, path, card, half=False):
+def save_model(model: nn.Module, path: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
     """Write a model's weights to `path` (`.pth`) and its card beside it (`.json`), each atomically.
 
     Args:
+        model: what `torch.compile`, DataParallel or DistributedDataParallel wrapped around it is left out.
         card: what to remember, JSON-ready; it must hold "model" (a name in `models.MODELS`) and "model_arguments",
             from which `load_model` rebuilds the architecture. "format", the weights' number format "weights" and
             their "sha256" are added.
@@ -34,7 +38,7 @@ def save_model(model, path, card, half=False):
     path = Path(path)
     if path.suffix != ".pth":
         raise ValueError(f"weights are saved in a .pth file, not in {path.name}")
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in unwrapped(model).state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     try:
@@ -51,66 +55,104 @@ def save_model(model, path, card, half=False):
     previous.unlink(missing_ok=True)
 
 
-def load_model(name, device=None):
-    """Rebuild a saved model with its weights, in evaluation mode, on `device` (the best one here unless named).
+def load_model(
+    name: str | Path, device: str | torch.device | None = None, *, model: nn.Module | None = None
+) -> nn.Module:
+    """Return a saved model with its weights, in evaluation mode, on `device` (the best one here unless named).
 
-    Its card is the model's attribute `card`.
+    It is rebuilt from its card, which becomes the model's attribute `card`.
 
     Args:
         name: a recipe's name or a file's, looked up among this machine's runs and then in `saved_models/`; or a path
             to a `.pth`.
+        model: a network of yours to put the weights into; then no card is needed. The weights may have been saved with
+            `torch.save(net.state_dict(), path)`, and their names may have a prefix, as from a wrapped network.
 
     Raises:
-        CheckpointError: nothing of that name is saved, or what is saved is damaged or does not fit.
+        CheckpointError: nothing of that name is saved, or what is saved is damaged or does not fit; the first layer
+            that differs is named. A `model` that was given is left as it was.
     """
-    path, card = _find(name)
+    path = _find(name)
+    if model is not None:
+        network = unwrapped(model)
+        network.load_state_dict(_fitting(_unpack(read_file(path), path), network, path))
+        return model.to(choose_device(device)).eval()
+    card = _read_card(path)
     content = _described_content(path, card)
     try:
         with torch.device("meta"):  # without memory: a card may ask for any width
             outline = _rebuild(card)
     except Exception as error:  # whatever arguments that do not fit provoke in building the model
         raise CheckpointError(f"{path.with_suffix('.json')} describes no model: {_first_line(error)}") from error
-    state, model = _check(_unpack(content, path), outline, path), _rebuild(card)
+    state, model = _fitting(_unpack(content, path), outline, path), _rebuild(card)
     model.load_state_dict(state)
-    model.card = card
+    model.card = card  # type: ignore[assignment]
     return model.to(choose_device(device)).eval()
 
 
-def load_weights(model, path):
-    """Put weights that were saved elsewhere with `torch.save(net.state_dict(), path)` into `model`, and return it.
-
-    The names may have a prefix, as from a module that was wrapped around the network.
-
-    Raises:
-        CheckpointError: the file cannot be read, is no state dict, or does not fit; the first layer that differs is
-            named. The model is left as it was.
-    """
-    path = Path(path)
-    model.load_state_dict(_check(_unpack(read_file(path), path), model, path))
-    return model
-
-
-def read_card(name):
+def read_card(name: str | Path) -> dict[str, Any]:
     """Return the card of a saved model as a dict; `name` and errors as for `load_model`."""
-    return _find(name)[1]
+    return _read_card(_find(name))
 
 
-def load_safely(content, path):
+def load_safely(content: bytes, path: Path) -> Any:
     """Return what torch saved in a file of this content; code in it is never run."""
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an unsuitable file provokes within torch
-        raise CheckpointError(f"{path} holds no weights that can be read: {_reason(error)}") from error
+    except Exception as error:  # whatever an unsuitable file provokes within torch, whose advice is to run the code
+        raise CheckpointError(
+            f"{path} holds no weights that can be read: it is damaged, was not written by torch.save, or holds more "
+            f"than tensors and plain values ({type(error).__name__})"
+        ) from error
 
 
-def _reason(error):
-    """Return in our words why torch refused a file: its own advise to let the code in the file run."""
-    if other := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"there is {other[1]} in it, and only tensors and plain values are read"
-    return f"it is damaged, or was not written by torch.save ({type(error).__name__})"
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes, or raise CheckpointError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _unpack(content, path):
+def _find(name: str | Path) -> Path:
+    """Return the path of the weights of this name, whether they are there or only their card."""
+    if str(name).endswith(".pth"):
+        return Path(name)
+    folders = (runs_folder() / "saved_models", project_root() / "saved_models")
+    found = [path for folder in folders for path in sorted(folder.glob("*.*"))]
+    saved = dict.fromkeys(path.with_suffix(".pth") for path in found if path.suffix in (".pth", ".json"))
+    for path in saved:
+        if path.stem == name:
+            return path
+    for path in saved:
+        if _card_entry(path, "recipe") == name:
+            return path
+    known = ", ".join(dict.fromkeys(path.stem for path in saved)) or "none"
+    raise CheckpointError(f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}; those that are: {known}")
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    """Return the card beside the weights at `path`."""
+    file = path.with_suffix(".json")
+    try:
+        card = json.loads(read_file(file))
+        version = card["format"]
+    except NO_CARD as error:
+        raise CheckpointError(f"{file} is no card: {_first_line(error)}") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{file} has format {version}, and this version reads {FORMAT}")
+    return card
+
+
+def _card_entry(path: Path, key: str) -> Any:
+    """Return what the card beside the weights at `path` says of `key`, or None."""
+    try:
+        return json.loads(path.with_suffix(".json").read_bytes())[key]
+    except NO_CARD:
+        return None
+
+
+def _unpack(content: bytes, path: Path) -> dict[str, Tensor]:
     """Return the state dict in the content of a weights file."""
     state = load_safely(content, path)
     if not isinstance(state, dict) or not state or not all(_is_plain(*one) for one in state.items()):
@@ -118,19 +160,20 @@ def _unpack(content, path):
     return state
 
 
-def _is_plain(name, value):
+def _is_plain(name: Any, value: Any) -> bool:
     """Tell whether an entry is a layer's name and its numbers, each of which takes its place in the file."""
-    odd = not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.is_nested or value.is_quantized
-    if odd or value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
+    if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_nested or value.is_quantized:
+        return False
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
         return False
     return value.nbytes <= value.untyped_storage().nbytes()  # else few bytes could ask for any memory
 
 
-def _check(state, model, path):
+def _fitting(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
     """Return the state dict under the model's names, or say which layer is the first that differs or is no number."""
     ours, first = model.state_dict(), next(iter(state))
-    names = list(ours)
-    prefix = first.removesuffix(names[0]) if first.endswith(names[0]) else ""
+    own_first = next(iter(ours), "")
+    prefix = first.removesuffix(own_first) if first.endswith(own_first) else ""
     state = {name.removeprefix(prefix): value for name, value in state.items()}
     for name, value in ours.items():
         if name not in state:
@@ -146,7 +189,7 @@ def _check(state, model, path):
     return state
 
 
-def _described_content(path, card):
+def _described_content(path: Path, card: dict[str, Any]) -> bytes:
     """Return the content of the weights that a card describes, whatever a process that was killed left of a pair."""
     for one in (path, previous_of(path)):
         if one.exists() and sha256(content := read_file(one)) == card.get("sha256"):
@@ -156,68 +199,22 @@ def _described_content(path, card):
     raise CheckpointError(f"{path} is damaged or is not the file its card describes: its SHA-256 differs")
 
 
-def _is_described(path):
+def _is_described(path: Path) -> bool:
     """Tell whether there are weights at `path` that the card beside them describes."""
-    try:
-        return sha256(path.read_bytes()) == json.loads(path.with_suffix(".json").read_bytes())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    return path.exists() and sha256(path.read_bytes()) == _card_entry(path, "sha256")
 
 
-def _shape(tensor):
+def _shape(tensor: Tensor) -> str:
     return "x".join(str(side) for side in tensor.shape) or "a single number"
 
 
-def _find(name):
-    """Return (path of the weights, card)."""
-    if str(name).endswith(".pth"):
-        path = Path(name)
-    else:
-        folders = (runs_folder() / "saved_models", project_root() / "saved_models")
-        found = [path for folder in folders for path in sorted(folder.glob("*.*"))]
-        saved = dict.fromkeys(path.with_suffix(".pth") for path in found if path.suffix in (".pth", ".json"))
-        candidates = [path for path in saved if path.stem == name] + [
-            path for path in saved if _recipe_of(path) == name
-        ]
-        path = next(iter(candidates), None)
-        if path is None:
-            known = ", ".join(dict.fromkeys(path.stem for path in saved)) or "none"
-            raise CheckpointError(
-                f"no weights of {name!r} are saved in {folders[0]} or {folders[1]}; those that are: {known}"
-            )
-    try:
-        card = json.loads(read_file(path.with_suffix(".json")))
-        version = card["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path.with_suffix('.json')} is no card: {_first_line(error)}") from error
-    if version != FORMAT:
-        raise CheckpointError(f"{path.with_suffix('.json')} has format {version}, and this version reads {FORMAT}")
-    return path, card
-
-
-def _recipe_of(path):
-    """Return the recipe that the card beside saved weights names, or None."""
-    try:
-        return json.loads(path.with_suffix(".json").read_bytes())["recipe"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _rebuild(card):
+def _rebuild(card: dict[str, Any]) -> nn.Module:
     """Return the card's architecture with weights that are about to be replaced."""
     with seeded(0):
         return build_model(card["model"], **card["model_arguments"])
 
 
-def read_file(path):
-    """Return a file's bytes, or raise CheckpointError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     """Return an error's type and its first informative line (torch begins with a heading)."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[min(1, len(lines) - 1)] if lines else ''}"

@@ -1,25 +1,30 @@
-"""Checks before the first real training: does the forward pass hold, can the network learn at all, at what rate?
+"""Checks before the first real training: does the forward pass work, and can the network learn at all?
 
-All three work on copies: model, optimizer, loader and random state are left as they were, bit for bit.
+Both work on copies: model, optimizer, loader and random state are left as they were, bit for bit.
 """
 
 import copy
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
+from ..data.loaders import check_reusable
 from ..data.neighbours import nearest
 from ..environment import seeded
 from ..models import count_parameters
-from .loop import History, TrainingError, epochs
+from .history import History
+from .loop import Batches, TrainingError, epochs
 
-CHANCE = math.log(10)  # the loss of a network that gives each of the ten digits the same probability
-SMOOTHING = 0.9  # of the loss from batch to batch in the range test
-FITTED = 99.0  # percent of a small training set that a network in order can learn by heart
+CHANCE = math.log(10)  # nats: the loss of a network that gives each of the ten digits the same probability
+LEARNED = 99.0  # percent of a small training set that a sound network can learn by heart
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Layer:
 
     name: str
     kind: str
-    shape: tuple
+    shape: tuple[int, ...]
     n_parameters: int
 
 
@@ -43,17 +48,17 @@ class ForwardCheck:
         findings: what is wrong, a sentence each; empty if all is well.
     """
 
-    layers: list
+    layers: list[Layer]
     n_parameters: int
     loss: float
-    findings: list
+    findings: list[str]
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{'layer':24} {'kind':20} {'output':20} {'parameters':>12}"]
         for layer in self.layers:
             shape = "(" + ", ".join(["B", *map(str, layer.shape[1:])]) + ")"
@@ -63,7 +68,7 @@ class ForwardCheck:
         return "\n".join(lines + (self.findings or ["Nothing is wrong with the forward pass."]))
 
 
-def forward_check(model, loader, seed=0):
+def forward_check(model: nn.Module, loader: Batches, seed: int = 0) -> ForwardCheck:
     """Send the loader's first batch through an untrained network and return the `ForwardCheck`.
 
     Args:
@@ -72,11 +77,13 @@ def forward_check(model, loader, seed=0):
         seed: of dropout.
 
     Raises:
-        ValueError: the forward pass breaks off, and at which layer; or its output is not (B, 10).
+        ValueError: the forward pass breaks off, and at which layer; its output is not (B, 10); or the loader is empty
+            or can be read only once.
     """
-    with _apart(model, None, loader, seed) as (model, _):
+    with copies(model, None, loader, seed) as (model, _):
         images, labels = _first_batch(model, loader)
-        layers, entered = [], []
+        layers: list[Layer] = []
+        entered: list[str] = []
         handles = _watch_layers(model, layers, entered)
         try:
             with torch.no_grad():
@@ -94,9 +101,9 @@ def forward_check(model, loader, seed=0):
         return ForwardCheck(layers, count_parameters(model), loss, _forward_findings(logits, loss))
 
 
-def _watch_layers(model, layers, entered):
+def _watch_layers(model: nn.Module, layers: list[Layer], entered: list[str]) -> list[RemovableHandle]:
     """Have each layer without layers of its own write down its name when it begins, and itself when it ends."""
-    handles = []
+    handles: list[RemovableHandle] = []
     for name, module in model.named_modules():
         if next(module.children(), None) is not None:
             continue
@@ -114,7 +121,7 @@ def _watch_layers(model, layers, entered):
     return handles
 
 
-def _forward_findings(logits, loss):
+def _forward_findings(logits: Tensor, loss: float) -> list[str]:
     findings = []
     if not math.isfinite(loss):
         return [f"The loss is {loss}: look for infinities in the images or the initial weights."]
@@ -143,28 +150,33 @@ class BackwardCheck:
     verdict: str
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether the network learned the images by heart."""
         return not self.verdict
 
-    def __str__(self):
+    def __str__(self) -> str:
         losses = " ".join(f"{loss:.3f}" for loss in self.history["train_loss"])
         accuracies = " ".join(f"{accuracy:.1f}" for accuracy in self.history["validation_accuracy"])
         verdict = self.verdict or "The network learns these images by heart, as it should."
         return f"loss in each epoch        {losses}\naccuracy after each (%)   {accuracies}\n{verdict}"
 
 
-def backward_check(model, loader, optimizer, n_epochs=10, seed=0):
+def backward_check(
+    model: nn.Module, loader: Batches, optimizer: Optimizer, n_epochs: int = 10, seed: int = 0
+) -> BackwardCheck:
     """Let a network learn a small training set by heart, and return the `BackwardCheck`, which says why if it cannot.
 
     Args:
         model: any module from images (B, 1, 28, 28) to logits (B, 10).
         loader: about 1,000 images with labels in small batches, 20 say.
         optimizer: over the model's parameters.
-        n_epochs: how often it sees them at most; 99 % read rightly, without dropout, is enough.
+        n_epochs: how often it sees them at most; 99 % read correctly, without dropout, is enough.
         seed: of dropout.
+
+    Raises:
+        ValueError: the loader is empty or can be read only once.
     """
-    with _apart(model, optimizer, loader, seed) as (model, optimizer):
+    with copies(model, optimizer, loader, seed) as (model, optimizer):
         before, history = _flat(model), History()
         silent = _without_gradient(model, *_first_batch(model, loader))
         agreement, moved = _neighbours_agree(loader), math.nan
@@ -173,14 +185,18 @@ def backward_check(model, loader, optimizer, n_epochs=10, seed=0):
                 history.epochs.append(result)
                 if len(history) == 1:
                     moved = ((_flat(model) - before).norm() / before.norm()).item()
-                if result.validation_accuracy >= FITTED:
+                if _learned(history):
                     break
         except TrainingError as error:
             history.stopped = str(error)
         return BackwardCheck(history, _verdict(history, silent, agreement, moved))
 
 
-def _without_gradient(model, images, labels):
+def _learned(history: History) -> bool:
+    return history["validation_accuracy"][-1] >= LEARNED
+
+
+def _without_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> list[str]:
     """Return the names of parameters that no gradient reaches, on one batch."""
     model.train().zero_grad()
     F.cross_entropy(model(images), labels).backward()
@@ -189,17 +205,17 @@ def _without_gradient(model, images, labels):
     return names
 
 
-def _neighbours_agree(loader):
+def _neighbours_agree(loader: Batches) -> float:
     """Return the share of images with their nearest neighbour's label: about 0.9 for 1,000 digits, 0.1 by chance."""
-    images, labels = zip(*loader)
-    labels = torch.cat(labels)
+    batches = list(loader)
+    labels = torch.cat([labels for _, labels in batches])
     if len(labels) < 200:  # too few for the most similar to be similar
         return 1.0
-    _, numbers = nearest(torch.cat(images).flatten(1).float())
+    _, numbers = nearest(torch.cat([images for images, _ in batches]).flatten(1).float())
     return (labels[numbers[:, 0]] == labels).float().mean().item()
 
 
-def _verdict(history, silent, agreement, moved):
+def _verdict(history: History, silent: list[str], agreement: float, moved: float) -> str:
     """Return what is wrong with a network that does not learn by heart, or ""."""
     if agreement < 0.4:
         return (
@@ -213,7 +229,7 @@ def _verdict(history, silent, agreement, moved):
         )
     if history.stopped:
         return f"The loss is no number any more ({history.stopped}): the learning rate is too high."
-    if history["validation_accuracy"][-1] >= FITTED:
+    if _learned(history):
         return ""
     losses = history["train_loss"]
     if moved < 0.02:
@@ -226,79 +242,22 @@ def _verdict(history, silent, agreement, moved):
     return "The loss falls, but not far enough: give it more epochs or another rate, less dropout, or a larger network."
 
 
-@dataclass(frozen=True)
-class RateTest:
-    """What `lr_find` saw: `rates` and the smoothed `losses` at them, and the `suggestion`, a learning rate."""
-
-    rates: list
-    losses: list
-    suggestion: float
-
-
-def lr_find(model, loader, optimizer, low=1e-6, high=10.0, n_steps=100, seed=0):
-    """Raise the learning rate from batch to batch and return the `RateTest`; see `plots.rate_test`.
-
-    The rate grows by the same factor with each of `n_steps` batches, from `low` to `high`, and ends early when the
-    loss has risen to four times its least value. Suggested is the rate at which the smoothed loss falls fastest.
-
-    Args:
-        model, loader, optimizer: as for training; the loader begins anew where it has fewer batches.
-        seed: of dropout.
-
-    Raises:
-        ValueError: the loss cannot be computed at the lowest rate already or never falls, or the range is empty.
-
-    Source: Smith, "Cyclical learning rates for training neural networks" (2017).
-    """
-    if not 0 < low < high or n_steps < 10:
-        raise ValueError(f"a range test needs 0 < low < high and 10 steps or more, not {low:g}, {high:g} and {n_steps}")
-    with _apart(model, optimizer, loader, seed) as (model, optimizer):
-        model.train()
-        rates, losses, average = [], [], 0.0
-        for step, (images, labels) in zip(range(n_steps), _again_and_again(loader)):
-            rate = low * (high / low) ** (step / (n_steps - 1))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            device = next(model.parameters()).device
-            loss = F.cross_entropy(model(images.to(device)), labels.to(device))
-            average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
-            smooth = average / (1 - SMOOTHING ** (step + 1))
-            if not math.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
-                break
-            rates.append(rate)
-            losses.append(smooth)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    if len(losses) < 3:
-        raise ValueError(f"the loss is no use from a rate of {low:g} on: run forward_check first, or begin lower")
-    slopes = np.gradient(np.array(losses), np.log(rates))[
-        : np.argmin(losses) + 1
-    ]  # what falls after a rise is no guide
-    if slopes.min() >= 0:
-        raise ValueError("the loss falls at no learning rate: run backward_check, which says what may be wrong")
-    return RateTest(rates, losses, rates[int(slopes.argmin())])
-
-
-def _again_and_again(loader):
-    while True:
-        yield from loader
-
-
-def _first_batch(model, loader):
+def _first_batch(model: nn.Module, loader: Batches) -> tuple[Tensor, Tensor]:
     device = next(model.parameters()).device
-    images, labels = next(iter(loader))
-    return images.to(device), labels.to(device)
+    for images, labels in loader:
+        return images.to(device), labels.to(device)
+    raise ValueError("the loader gave no batch: there is nothing to check")
 
 
-def _flat(model):
+def _flat(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 @contextmanager
-def _apart(model, optimizer, loader, seed):
+def copies(model: nn.Module, optimizer: Any, loader: Batches, seed: int) -> Iterator[tuple[nn.Module, Any]]:
     """Give copies of model and optimizer that belong together, and put the loader and the random state back after."""
-    sampler = getattr(loader, "sampler", None)
+    check_reusable(loader)
+    sampler: Any = getattr(loader, "sampler", None)
     epoch, generator = getattr(sampler, "epoch", None), getattr(loader, "generator", None)
     state = generator and generator.get_state()
     with seeded(seed):

@@ -2,34 +2,63 @@
 
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ConstantLR, CyclicLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CyclicLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 from tqdm.auto import tqdm
 
+from ..data.loaders import check_reusable, warn_of_odd_pixels
 from ..environment import seeded
 from ..evaluation.scores import accuracy, evaluate
-from ..experiments.distributed import rank
-from .batches import BatchError, Watched
+from ..models import unwrapped
 from .history import EpochResult, History
 from .resume import load_state, save_state, state_of, take_up
 
 PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
 STEPWISE = (ReduceLROnPlateau, StepLR, MultiStepLR, ConstantLR)  # whose drops are worth a line each; others glide
 
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, 1, 28, 28) float, labels (B,) int64
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, 10), labels (B,) -> mean loss
+Means = tuple[float, float]  # loss, accuracy in percent
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on. `history` holds the epochs finished before; the model has the last one's weights."""
 
-    history = None
+    history: History | None = None
 
 
-def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, scheduler=None, *, bfloat16=False):
+def train_one_epoch(
+    model: nn.Module,
+    loader: Batches,
+    optimizer: Optimizer,
+    loss_function: LossFunction = F.cross_entropy,
+    scheduler: LRScheduler | None = None,
+    *,
+    bfloat16: bool = False,
+) -> Means:
     """Train on every batch once and return (mean loss, accuracy in percent), exact over examples.
 
     `scheduler`, if given, moves after every batch. With `bfloat16`, the model's products are computed in this shorter
-    format; weights, loss and optimizer keep float32. Raises TrainingError, naming the batch, if the loss is not finite.
+    format; weights, loss and optimizer keep float32.
+
+    Raises:
+        ValueError: the loader gave no batch.
+        TrainingError: the loss is not finite; the message names the batch.
     """
     device = next(model.parameters()).device
     model.train()
@@ -50,15 +79,17 @@ def train_one_epoch(model, loader, optimizer, loss_function=F.cross_entropy, sch
         labels.append(targets)
     if not losses:
         raise ValueError("the loader gave no batch: there is nothing to train on")
-    losses = torch.stack(losses).cpu().double()  # (number of batches,)
-    if not losses.isfinite().all():
-        batch = int((~losses.isfinite()).nonzero()[0]) + 1
-        raise TrainingError(f"batch {batch}: the loss is {losses[batch - 1].item()}")
+    means = torch.stack(losses).cpu().double()  # (number of batches,)
+    if not means.isfinite().all():
+        batch = int((~means.isfinite()).nonzero()[0]) + 1
+        raise TrainingError(f"batch {batch}: the loss is {means[batch - 1].item()}")
     sizes = torch.tensor([len(targets) for targets in labels]).double()
-    return (losses @ sizes / sizes.sum()).item(), accuracy(torch.cat(logits), torch.cat(labels))
+    return (means @ sizes / sizes.sum()).item(), accuracy(torch.cat(logits), torch.cat(labels))
 
 
-def learning_rates(make_scheduler, learning_rate, n_epochs, n_batches):
+def learning_rates(
+    make_scheduler: Callable[[Optimizer], LRScheduler], learning_rate: float, n_epochs: int, n_batches: int
+) -> list[float]:
     """Return the rate of each batch that a schedule would give, without training: a list of n_epochs * n_batches.
 
     Args:
@@ -84,21 +115,54 @@ def learning_rates(make_scheduler, learning_rate, n_epochs, n_batches):
     return rates
 
 
+class TrackedBatches:
+    """A loader's batches. As text, how far one has come: "batch 7: images float32 (64, 1, 28, 28), labels ..."."""
+
+    def __init__(self, loader: Batches, name: str = "batch", *, check_pixels: bool = False) -> None:
+        self.loader, self.name, self.check_pixels = loader, name, check_pixels
+        self.number = 0
+        self.current: Any = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.loader:
+            self.number, self.current = self.number + 1, batch
+            if self.check_pixels and self.number == 1:
+                warn_of_odd_pixels(batch)
+            yield batch
+            self.current = None  # until the next one is there, what goes wrong is the loader's
+
+    def __str__(self) -> str:
+        if self.current is None:
+            return f"after {self.name} {self.number}"
+        return f"{self.name} {self.number}: {_described(self.current)}"
+
+
+def _described(batch: Any) -> str:
+    """Return a batch's dtypes and shapes, or its type where it is no pair."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        return f"a {type(batch).__name__}, not a pair (images, labels)"
+    parts = []
+    for name, part in zip(("images", "labels"), batch):
+        dtype = str(getattr(part, "dtype", type(part).__name__)).removeprefix("torch.")
+        parts.append(f"{name} {dtype} {tuple(getattr(part, 'shape', ()))}")
+    return ", ".join(parts)
+
+
 def epochs(
-    model,
-    train_loader,
-    validation_loader,
-    optimizer,
-    n_epochs,
+    model: nn.Module,
+    train_loader: Batches,
+    validation_loader: Batches | None,
+    optimizer: Optimizer,
+    n_epochs: int,
     *,
-    loss_function=F.cross_entropy,
-    scheduler=None,
-    per_batch=None,
-    seed=0,
-    first_epoch=1,
-    all_reduce=None,
-    bfloat16=False,
-):
+    loss_function: LossFunction = F.cross_entropy,
+    scheduler: LRScheduler | None = None,
+    per_batch: bool | None = None,
+    seed: int = 0,
+    first_epoch: int = 1,
+    all_reduce: Callable[[Means, Any], Means] | None = None,
+    bfloat16: bool = False,
+) -> Iterator[EpochResult]:
     """Train for `n_epochs` and yield an `EpochResult` after each; stop asking, and training stops.
 
     Args:
@@ -108,171 +172,175 @@ def epochs(
         optimizer: over the model's parameters.
         loss_function: (logits (B, 10), labels (B,)) -> mean loss.
         scheduler: any of `torch.optim.lr_scheduler`; plateau ones are stepped with the validation loss.
-        per_batch: whether the scheduler moves after each batch; unless said, `OneCycleLR` and `CyclicLR` do.
+        per_batch: whether the scheduler moves after each batch; unless given, `OneCycleLR` and `CyclicLR` do.
         seed: of dropout and the like. Each epoch's randomness is a function of (seed, epoch); the caller's random
             state is left alone.
-        first_epoch: the first one's number; training that goes on counts on, lest batch orders come twice.
-        all_reduce: where several processes train together, `distributed.all_reduce_mean`: it makes of this one's loss
-            and accuracy on a loader those of all.
-        bfloat16: as for `train_one_epoch`. Validation is in float32 all the same.
+        first_epoch: the first one's number. Training that continues counts on, so that no batch order comes twice.
+        all_reduce: where several processes train together, `distributed.all_reduce_mean`: it turns this process's
+            loss and accuracy on a loader into those of all.
+        bfloat16: as for `train_one_epoch`. Validation is always in float32.
 
     Raises:
-        ValueError: a loader is empty, or a plateau schedule waits for a rise, or has no validation loss to wait for.
-        BatchError: the network cannot be trained on a batch; the message names it and says what is wrong with it.
+        ValueError: a loader is empty, or can be read only once; or a plateau schedule waits for a rise, or has no
+            validation loss to wait for.
         TrainingError: the loss became NaN or infinite; the message names epoch and batch.
+        Exception: whatever else a batch provokes, with a note that names epoch and batch and tells dtypes and shapes.
     """
-    _refuse_what_a_plateau_cannot_wait_for(scheduler, validation_loader)
+    _check_plateau(scheduler, validation_loader)
+    if n_epochs > 1:
+        check_reusable(train_loader)
+        check_reusable(validation_loader)
     per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
     for epoch in range(first_epoch, first_epoch + n_epochs):
-        if hasattr(getattr(train_loader, "sampler", None), "set_epoch"):
-            train_loader.sampler.set_epoch(epoch)
+        sampler: Any = getattr(train_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
         rate = float(optimizer.param_groups[0]["lr"])
-        batches = watched = Watched(train_loader, look=epoch == first_epoch)
-        with seeded(seed, epoch):
-            start = time.perf_counter()
-            try:
+        batches = TrackedBatches(train_loader, check_pixels=epoch == first_epoch)
+        validated = None
+        try:
+            with seeded(seed, epoch):
+                start = time.perf_counter()
                 moved = scheduler if per_batch else None
                 trained = train_one_epoch(model, batches, optimizer, loss_function, moved, bfloat16=bfloat16)
                 seconds = time.perf_counter() - start
-                trained = trained if all_reduce is None else all_reduce(trained, train_loader)
-                watched = Watched(validation_loader, validation=True)
-                validated = _validated(model, watched, loss_function, all_reduce)
-            except TrainingError as error:
-                raise TrainingError(
-                    f"epoch {epoch}, {error}. Try a learning rate below {rate:g}, and check that the images are finite"
-                ) from None
-            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-                if (fault := watched.fault(error, model)) is None:
-                    raise
-                raise BatchError(f"epoch {epoch}, {fault}") from error
-        if isinstance(scheduler, ReduceLROnPlateau):
+                if all_reduce is not None:
+                    trained = all_reduce(trained, train_loader)
+                if validation_loader is not None:
+                    batches = TrackedBatches(validation_loader, "validation batch")
+                    validated = evaluate(model, batches, loss_function)
+                    if all_reduce is not None:
+                        validated = all_reduce(validated, validation_loader)
+                    if not math.isfinite(validated[0]):
+                        raise TrainingError(f"after its last batch: the validation loss is {validated[0]}")
+        except TrainingError as error:
+            advice = f"Try a learning rate below {rate:g}, and check that the images are finite"
+            raise TrainingError(f"epoch {epoch}, {error}. {advice}") from None
+        except Exception as error:
+            error.add_note(f"epoch {epoch}, {batches}")
+            raise
+        if validated is not None and isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(validated[0])
         elif scheduler is not None and not per_batch:
             scheduler.step()
-        yield EpochResult(epoch, *trained, *validated, rate, seconds)
+        validation_loss, validation_accuracy = validated or (None, None)
+        yield EpochResult(epoch, *trained, validation_loss, validation_accuracy, rate, seconds)
 
 
-def _refuse_what_a_plateau_cannot_wait_for(scheduler, validation_loader):
+def _check_plateau(scheduler: LRScheduler | None, validation_loader: Batches | None) -> None:
     if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
-        raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which is to fall: give it mode='min'")
+        raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which should fall: give it mode='min'")
     if isinstance(scheduler, ReduceLROnPlateau) and validation_loader is None:
         raise ValueError("ReduceLROnPlateau waits for the validation loss: give it a validation loader")
 
 
-def _validated(model, watched, loss_function, all_reduce):
-    """Return (mean loss, accuracy in percent) on a validation loader, or (None, None) without one."""
-    if watched.loader is None:
-        return None, None
-    found = evaluate(model, watched, loss_function)
-    found = found if all_reduce is None else all_reduce(found, watched.loader)
-    if not math.isfinite(found[0]):
-        raise TrainingError(f"after its last batch: the validation loss is {found[0]}")
-    return found
-
-
 def fit(
-    model,
-    train_loader,
-    validation_loader,
-    optimizer,
-    n_epochs,
+    model: nn.Module,
+    train_loader: Batches,
+    validation_loader: Batches | None,
+    optimizer: Optimizer,
+    n_epochs: int,
     *,
-    after=None,
-    patience=None,
-    restore_best=False,
-    progress=True,
-    checkpoint=None,
-    copy=None,
-    resume=None,
-    companions=(),
-    **options,
-):
+    loss_function: LossFunction = F.cross_entropy,
+    scheduler: LRScheduler | None = None,
+    per_batch: bool | None = None,
+    seed: int = 0,
+    all_reduce: Callable[[Means, Any], Means] | None = None,
+    bfloat16: bool = False,
+    after: History | None = None,
+    patience: int | None = None,
+    restore_best: bool = False,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+    resume: bool | dict[str, Any] | None = None,
+) -> History:
     """Train for up to `n_epochs` and return the `History`; the model ends with the last epoch's weights.
 
-    Ctrl-C ends training early and keeps history and best state; the model then has the weights of the last finished
-    epoch, or of the best one with `restore_best`. A line is printed when a stepwise schedule lowers the rate after an
-    epoch.
+    Ctrl-C ends training early and keeps history and best state. The model then has the weights of the last finished
+    epoch, or of the best one with `restore_best`.
 
     Args:
-        after: the `History` of training that this one continues: its epochs come first in the new history, and the
+        model, train_loader, validation_loader, optimizer, loss_function, scheduler, per_batch, seed, all_reduce,
+            bfloat16: as for `epochs`.
+        after: the `History` of training that this one continues. Its epochs come first in the new history, and the
             count of epochs goes on from it.
-        patience: stop early after this many epochs without a lower validation loss; never unless given.
-        restore_best: put the best epoch's weights (see `History.best`) into the model at the end.
-        progress: show a progress bar.
+        patience: stop early after this many epochs without a new best one (see `History.best`); never unless given.
+        restore_best: put the best epoch's weights into the model at the end.
+        progress: show a progress bar, and a line where a stepwise schedule lowers the rate or training ends early.
         checkpoint: a file in which the state of training is kept after every epoch.
-        copy: a folder for a second copy of it, on a mounted drive say, whose failure is a warning; it must exist.
-        resume: go on from a state of training, whose epochs count among the `n_epochs` (with as many or more, there is
-            nothing to train): what `resume.load_state` returned, or "auto" for that of `checkpoint` or its copy, if
-            there is one. It ends as if it had not been broken off, bit for bit, where batches are a function of the
-            epoch, as those of `loaders` are: not with a loader that has a random generator of its own, or with
-            transforms that draw from `numpy.random` or `random`, since their state is not kept.
-        companions: what else has a state that belongs to training's, such as a `torch.optim.swa_utils.AveragedModel`
-            that a hook of the optimizer updates.
-        **options: as for `epochs`: loss_function, scheduler, per_batch, seed, all_reduce.
+        resume: True to go on from the state in `checkpoint`, where there is one; or what `resume.load_state` returned.
+            Its epochs count among the `n_epochs`. Training ends as if it had never been broken off, bit for bit, if
+            batches are a function of the epoch, as those of `loaders` are. The state of a loader's own random
+            generator, of `numpy.random` and of `random` is not kept.
 
     Raises:
-        CheckpointError: the state cannot be read, or is that of another model, optimizer or scheduler, another seed, or
-            one that continues another training; or what is to be kept could not be read again.
+        CheckpointError: the state cannot be read, or belongs to another model, optimizer or scheduler, to another
+            seed, or to training that continues other epochs; or a new state could not be read again.
         ValueError: options that contradict each other; see also `epochs`.
-        TrainingError, BatchError: the loss became NaN or infinite; a batch is wrong. After these and all other errors
-            the model has the weights of the last finished epoch, and the exception's `history` holds the epochs.
+        TrainingError: the loss became NaN or infinite. After this and any other error the model has the weights of the
+            last finished epoch, and the exception's `history` holds the epochs.
     """
     if validation_loader is None and (patience is not None or restore_best):
         raise ValueError("without a validation loader there is no best epoch: leave out patience and restore_best")
-    if isinstance(resume, str) and (resume != "auto" or checkpoint is None):
-        raise ValueError(f'resume={resume!r} cannot be: give resume="auto" with the file as checkpoint')
-    plain, scheduler = getattr(model, "module", model), options.get("scheduler")  # without what `distributed` wraps
-    parts, seed = [plain, optimizer, scheduler, *companions], options.get("seed", 0)
-    history, before = _begun(after, load_state(checkpoint, copy) if resume == "auto" else resume, parts, seed)
-    options["first_epoch"] = len(history) + 1
-    results = epochs(model, train_loader, validation_loader, optimizer, before + n_epochs - len(history), **options)
+    if isinstance(resume, (str, Path)) or (resume is True and checkpoint is None):
+        raise ValueError("give resume=True together with the file as checkpoint")
+    network = unwrapped(model)
+    history = History() if after is None else History(list(after.epochs), after.best_state)
+    before = len(history)  # epochs of the training that this one continues
+    state: Any = load_state(checkpoint) if checkpoint is not None and resume is True else resume
+    if state not in (None, False):
+        history = take_up(state, network, optimizer, scheduler, seed=seed, after=history.epochs)
+    history.last_state = _copy_state(network)
+    results = epochs(
+        model,
+        train_loader,
+        validation_loader,
+        optimizer,
+        before + n_epochs - len(history),
+        loss_function=loss_function,
+        scheduler=scheduler,
+        per_batch=per_batch,
+        seed=seed,
+        first_epoch=len(history) + 1,
+        all_reduce=all_reduce,
+        bfloat16=bfloat16,
+    )
     with tqdm(total=n_epochs, initial=len(history) - before, unit="epoch", disable=not progress) as bar:
         try:
-            while not (early := _is_enough(history, patience, before)) and (result := next(results, None)):
-                history = history.extended(result, _copy_state(plain))
+            while patience is None or history.epochs_without_improvement(before) < patience:
+                if (result := next(results, None)) is None:
+                    break
+                history = history.extended(result, _copy_state(network))
                 if checkpoint is not None:
-                    save_state(checkpoint, state_of(history, parts, seed, before), copy)
-                _tell(bar, result, optimizer, None if options.get("per_batch") else scheduler)
-            if early:
+                    save_state(checkpoint, state_of(history, network, optimizer, scheduler, seed=seed, before=before))
+                _report(bar, result, optimizer, None if per_batch else scheduler)
+            else:
                 history.stopped = "early"
-                bar.write(f"Stopped early after epoch {len(history)}: no lower validation loss for {patience} epochs")
+                _say(bar, f"Stopped early after epoch {len(history)}: the best epoch is {patience} epochs back")
             if restore_best and history.best_state is not None:
-                plain.load_state_dict(history.best_state)
-        except (Exception, KeyboardInterrupt) as error:
-            interrupted, error.history = isinstance(error, KeyboardInterrupt), history
-            _put_back(plain, restore_best and interrupted and history.best_state or history.last_state, error)
-            if not interrupted:
-                raise
+                network.load_state_dict(history.best_state)
+        except KeyboardInterrupt as error:
+            _undo(network, history, error, best=restore_best)
             history.stopped = "interrupted"
-            bar.write(f"Interrupted: {len(history)} finished epochs and the best state are kept")
+            _say(bar, f"Interrupted: {len(history)} finished epochs and the best state are kept")
+        except Exception as error:
+            _undo(network, history, error)
+            raise
     return history
 
 
-def _put_back(model, state, error):
-    """Give the model the weights of a finished epoch; where that fails too, raise the first error with a note."""
+def _undo(network: nn.Module, history: History, error: BaseException, *, best: bool = False) -> None:
+    """Give the network the last finished epoch's weights or the best ones, and the error the history."""
+    error.history = history  # type: ignore[attr-defined]
+    state: Any = history.best_state if best and history.best_state else history.last_state
     try:
-        model.load_state_dict(state)
+        network.load_state_dict(state)
     except Exception as second:  # such as a GPU's that takes nothing any more
         error.add_note(f"The weights of the last finished epoch, in its `history`, could not be put back: {second}")
         raise error from None
 
 
-def _begun(after, state, parts, seed):
-    """Return (history so far, how many of its epochs are `after`'s), the model as it was put by a state, if any."""
-    history = History(list(after.epochs), after.best_state) if after is not None else History()
-    before = len(history)
-    if state is not None:
-        history = take_up(state, parts, None if rank() else seed, history.epochs)  # the first process's is kept
-    history.last_state = _copy_state(parts[0])
-    return history, before
-
-
-def _is_enough(history, patience, before):
-    """Tell whether training has waited long enough for a lower validation loss, since the first `before` epochs."""
-    return patience is not None and history.waited(before) >= patience
-
-
-def _tell(bar, result, optimizer, scheduler):
+def _report(bar: tqdm, result: EpochResult, optimizer: Optimizer, scheduler: LRScheduler | None) -> None:
     """Move the progress bar on, and say so where a stepwise scheduler has lowered the rate."""
     part, reached = "validation", result.validation_accuracy
     if reached is None:
@@ -280,9 +348,14 @@ def _tell(bar, result, optimizer, scheduler):
     bar.set_postfix_str(f"{part} {reached:.2f} %", refresh=False)
     bar.update()
     rate = float(optimizer.param_groups[0]["lr"])
-    if rate < result.learning_rate and isinstance(scheduler, STEPWISE) and rank() == 0:
-        bar.write(f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
+    if rate < result.learning_rate and isinstance(scheduler, STEPWISE):
+        _say(bar, f"Epoch {result.epoch}: the learning rate drops from {result.learning_rate:g} to {rate:g}")
 
 
-def _copy_state(model):
+def _say(bar: tqdm, text: str) -> None:
+    if not bar.disable:
+        bar.write(text)
+
+
+def _copy_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}

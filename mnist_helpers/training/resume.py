@@ -1,151 +1,177 @@
-"""The state of unfinished training on disk: kept after each epoch, checked when it is read, taken up again."""
+"""The state of unfinished training on disk: kept after each epoch, checked when it is read, continued from."""
 
 import io
-import os
 import warnings
+import zipfile
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from ..files import previous_of, sha256, write_atomically
+from ..files import previous_of, write_atomically
 from ..models.saved import CheckpointError, load_safely, read_file
 from .history import EpochResult, History
 
-SEAL = b"state of training 2 "  # format 2; the SHA-256 of what follows stands behind it, then a new line
+FORMAT = 3  # of the states; a reader refuses others
 
 
-def save_state(path, state, copy=None):
-    """Write a state of training, a dict of tensors and plain values, to `path` with its checksum, atomically.
+def save_state(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a state of training, a dict of tensors and plain values, to `path` with `torch.save`, atomically.
 
-    The file before it is kept as `.previous`. `copy` is a folder for a second copy, on a mounted drive say: a failure
-    there is a warning, and so is a folder that does not exist, since a drive that has gone must not be replaced.
+    The file before it is kept as `.previous`: a drive that is mounted or synchronised can lose what was written last.
 
     Raises:
         CheckpointError: the state holds something that could not be read again; nothing is written.
         OSError: the folder of `path` cannot be written to or the disk is full.
     """
     path, buffer = Path(path), io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"format": FORMAT, **state}, buffer)
     content = buffer.getvalue()
     try:
         load_safely(content, path)
     except CheckpointError as error:
         raise CheckpointError(f"the state of training could not be read again, so it is not kept: {error}") from error
-    sealed = SEAL + sha256(content).encode() + b"\n" + content
-    write_atomically(path, sealed, previous_of(path))
-    if copy is not None and (failure := _copy_failure(Path(copy) / path.name, sealed)):
-        warnings.warn(f"no second copy of the state of training: {failure}", stacklevel=2)
+    write_atomically(path, content, previous_of(path))
 
 
-def _copy_failure(path, sealed):
-    """Write a second copy, and return why that failed, or None."""
-    if not os.path.isdir(path.parent):  # unlike Path.is_dir, this takes a drive that has gone for no folder
-        return f"there is no folder {path.parent}"
-    try:
-        write_atomically(path, sealed, previous_of(path))
-    except OSError as error:
-        return error.strerror
-    return None
+def load_state(path: str | Path) -> dict[str, Any] | None:
+    """Return the state of training in `path`, or None if there is none.
 
-
-def load_state(path, copy=None):
-    """Return the state of training in `path` or in the folder `copy`, or None if there is none in either.
-
-    Of these two and the ones before them, the one with the most epochs serves, with a warning for each damaged file.
+    Where it is damaged, the one before it serves, with a warning.
 
     Raises:
         CheckpointError: there are files, and all are damaged.
     """
-    paths = [Path(path)] + ([] if copy is None else [Path(copy) / Path(path).name])
-    states, faults = [], []
-    for one in paths + [previous_of(one) for one in paths]:
-        if not os.path.exists(one):  # unlike Path.exists, this takes a drive that has gone for empty
+    faults = []
+    for file in (Path(path), previous_of(Path(path))):
+        if not file.exists():
             continue
         try:
-            states.append((one, _unsealed(read_file(one), one)))
+            state = _read(file)
         except CheckpointError as error:
             faults.append(error)
-    if faults and not states:
+            continue
+        for fault in faults:
+            warnings.warn(f"{fault}; {file} is taken instead", stacklevel=2)
+        return state
+    if faults:
         raise faults[0]
-    taken, state = max(states, key=lambda one: len(one[1].get("epochs", ())), default=(None, None))
-    for fault in faults:
-        warnings.warn(f"{fault}; {taken} is taken instead", stacklevel=2)
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the state in a file; raise CheckpointError where it is damaged or something else."""
+    content = read_file(path)
+    state = load_safely(content, path) if _is_whole(content) else None
+    if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path} is damaged, or no state of training that this version reads: remove it")
     return state
 
 
-def state_of(history, parts, seed=0, before=0):
-    """Return what training needs to go on; `parts` are model, optimizer, scheduler and others that have a state.
+def _is_whole(content: bytes) -> bool:
+    """Tell whether what `torch.save` wrote, an uncompressed zip archive, has its checksums; torch itself never looks."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            stored = all(entry.file_size == entry.compress_size for entry in archive.infolist())
+            return stored and archive.testzip() is None
+    except Exception:  # whatever a file that is no archive provokes
+        return False
+
+
+def state_of(
+    history: History,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    *,
+    seed: int = 0,
+    before: int = 0,
+) -> dict[str, Any]:
+    """Return what training needs to go on.
 
     `before` is how many of the history's epochs belong to the training that this one continues.
     """
+    parts = [model, optimizer, scheduler]
     return {
         "epochs": [asdict(result) for result in history.epochs],
         "best_state": history.best_state,
-        "parts": [part and _plain(part.state_dict()) for part in parts],
-        "classes": [type(part).__name__ for part in parts],
+        "classes": _classes(parts),
+        "states": _plain(_states(parts)),
         "seed": _plain(seed),
         "before": before,
     }
 
 
-def take_up(state, parts, seed=None, after=()):
-    """Put `parts` into the state that `state_of` returned, and return its history.
+def take_up(
+    state: dict[str, Any],
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    *,
+    seed: int = 0,
+    after: Sequence[EpochResult] = (),
+) -> History:
+    """Put model, optimizer and scheduler into the state that `state_of` returned, and return its history.
 
     Args:
-        seed: of the training that goes on; any unless given.
+        seed: of the training that goes on.
         after: the epochs of the training that it continues.
 
     Raises:
-        CheckpointError: it is the state of something else; `parts` are as they were.
+        CheckpointError: the state belongs to something else; model, optimizer and scheduler are as they were.
     """
-    ours = [part and deepcopy(part.state_dict()) for part in parts]
+    parts = [model, optimizer, scheduler]
+    ours = deepcopy(_states(parts))
     try:
-        if state["classes"] != [type(part).__name__ for part in parts]:  # schedules take any state without a complaint
+        if state["classes"] != _classes(parts):  # schedules take any state without a complaint
             raise ValueError(f"of {', '.join(state['classes'])}")
         history = History([EpochResult(**epoch) for epoch in state["epochs"]], state["best_state"])
-        _refuse_another_run(state, history, seed, after)
-        _put(parts, state["parts"])
-        return history
+        _check_run(state, history.epochs, seed, list(after))
+        _put(parts, state["states"])
     except CheckpointError:
         raise
     except Exception as error:  # whatever a state that does not fit provokes
         _put(parts, ours)
         raise CheckpointError(
-            "the state of training is that of another model, optimizer or schedule: remove it, or train without resume"
+            "the state of training belongs to another model, optimizer or schedule: remove it, or train without resume"
         ) from error
+    return history
 
 
-def _refuse_another_run(state, history, seed, after):
-    """Raise CheckpointError if the state is of another seed, or continues another training than these epochs."""
-    advice = "remove it, keep each training's in a file of its own, or train without resume"
-    if seed is not None and state["seed"] != seed:
-        raise CheckpointError(f"the state of training is that of seed {state['seed']}, not {seed}: {advice}")
-    if state["before"] != len(after) or history.epochs[: len(after)] != list(after):
-        raise CheckpointError(f"the state of training is that of one that continues another (`after`): {advice}")
+def _check_run(state: dict[str, Any], epochs: list[EpochResult], seed: int, after: list[EpochResult]) -> None:
+    """Raise CheckpointError if the state has another seed, or continues another training than these epochs."""
+    advice = "remove it, keep each training's state in a file of its own, or train without resume"
+    if state["seed"] != seed:
+        raise CheckpointError(f"the state of training has seed {state['seed']}, not {seed}: {advice}")
+    if state["before"] != len(after) or epochs[: len(after)] != after:
+        raise CheckpointError(f"the state of training continues other epochs than those of `after`: {advice}")
 
 
-def _put(parts, states):
+def _classes(parts: list[Any]) -> list[str]:
+    return [type(part).__name__ for part in parts]
+
+
+def _states(parts: list[Any]) -> list[dict[str, Any] | None]:
+    return [None if part is None else part.state_dict() for part in parts]
+
+
+def _put(parts: list[Any], states: list[dict[str, Any] | None]) -> None:
     for part, state in zip(parts, states, strict=True):
         if part is not None or state is not None:
             part.load_state_dict(state)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Return a state with NumPy's numbers, which `load_safely` does not read, as Python's."""
     if isinstance(value, np.generic):
         return value.item()
     if type(value) is dict:
         return {name: _plain(one) for name, one in value.items()}
     return type(value)(_plain(one) for one in value) if type(value) in (list, tuple) else value
-
-
-def _unsealed(content, path):
-    """Return the state in a file's content, whose checksum is compared first."""
-    seal, _, content = content.partition(b"\n")
-    state = load_safely(content, path) if seal == SEAL + sha256(content).encode() else None
-    if not isinstance(state, dict) or not isinstance(state.get("epochs", []), list):
-        raise CheckpointError(f"{path} is damaged, or no state of training that this version reads: remove it")
-    return state

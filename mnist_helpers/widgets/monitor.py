@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..environment import seeded
 from ..models import evaluation_mode
 from ..plots import curves
-from ..training.loop import History
+from ..training.history import History
 from .faults import Faults
 from .pictures import cards
 

@@ -4,8 +4,10 @@ import torch
 
 from mnist_helpers.data.augment import Augmentation
 from mnist_helpers.data.digits import load_mnist
-from mnist_helpers.environment import combine_seeds
 from mnist_helpers.data.loaders import ResidentLoader, make_loaders, plain_loader, stratified_split
+from mnist_helpers.environment import combine_seeds, seeded
+from mnist_helpers.evaluation.scores import evaluate
+from mnist_helpers.models import network
 
 
 def test_split_is_disjoint_complete_stratified_and_stable():
@@ -75,8 +77,27 @@ def test_validation_is_never_shuffled_and_the_last_batch_is_kept(digits):
 
 
 def test_limit_keeps_a_quarter_as_many_for_validation(digits):
-    training, validation = make_loaders(digits, limit=80, device="cpu")
-    assert (len(training.labels), len(validation.labels)) == (80, 20)
+    for limit, n_validation in ((80, 20), (4, 1), (3, 1), (1, 1)):
+        training, validation = make_loaders(digits, limit=limit, device="cpu")
+        assert (len(training.labels), len(validation.labels)) == (limit, n_validation)
+    for limit in (0, -5):
+        with pytest.raises(ValueError, match=f"limit={limit} leaves no image to train on: give 1 or more"):
+            make_loaders(digits, limit=limit, device="cpu")
+
+
+def test_without_digits_there_is_no_batch(digits):
+    with seeded(0):
+        model = network()
+    empty = ResidentLoader(digits.take(torch.arange(0)), device="cpu")
+    assert list(empty) == [] and len(empty) == 0
+    with pytest.raises(ValueError, match="the loader gave no batch: there is nothing to evaluate"):
+        evaluate(model, empty)
+
+
+def test_what_plain_loaders_cannot_do_is_refused(digits):
+    for options in ({"augmentation": Augmentation(degrees=15)}, {"shard": (0, 2)}):
+        with pytest.raises(ValueError, match="^plain loaders neither augment nor share batches .*: leave out plain$"):
+            make_loaders(digits, plain=True, **options)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(203, 16), (193, 64), (203, 7), (60, 64)])

@@ -12,13 +12,7 @@ from mnist_helpers.experiments.records import full_runs
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
 from mnist_helpers.models import mlp_baseline, network
-from mnist_helpers.models.saved import (
-    CheckpointError,
-    load_model,
-    load_weights,
-    read_card,
-    save_model,
-)
+from mnist_helpers.models.saved import CheckpointError, load_model, read_card, save_model
 from mnist_helpers.notebooks import LARGEST
 
 ROOT = Path(__file__).parent.parent.parent
@@ -122,11 +116,11 @@ def test_damaged_weights_are_refused(saved):
         load_model("small")
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 torn"])
-def test_weights_that_are_none_are_refused(saved, content):
-    forge(saved, content)
-    with pytest.raises(CheckpointError, match="small.pth holds no weights that can be read"):
-        load_model("small")
+def test_weights_that_are_none_are_refused(saved):
+    for content in (b"", b"no weights", b"PK\x03\x04 torn"):
+        forge(saved, content)
+        with pytest.raises(CheckpointError, match="small.pth holds no weights that can be read"):
+            load_model("small")
 
 
 def test_code_in_a_pickle_never_runs(saved, project):
@@ -147,44 +141,61 @@ def test_another_architecture_is_refused_naming_the_difference(saved):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{", "null", '{"format": 2}'])
-def test_a_card_that_is_none_is_refused(saved, text):
-    saved.with_suffix(".json").write_text(text)
-    with pytest.raises(CheckpointError, match="small.json (is no card|has format 2, and this version reads 1)"):
-        load_model("small")
+def test_a_card_that_is_none_is_refused(saved):
+    for text in ("", "[]", "{}", "{", "null", '{"format": 2}'):
+        saved.with_suffix(".json").write_text(text)
+        with pytest.raises(CheckpointError, match="small.json (is no card|has format 2, and this version reads 1)"):
+            load_model("small")
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "net.", "_orig_mod."])
-def test_plain_state_dicts_load_whatever_was_wrapped_around_the_network(tmp_path, model, prefix):
-    torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "net.pth")
+def test_plain_state_dicts_fill_a_given_network_whatever_was_wrapped_around_it(tmp_path, model):
+    for prefix in ("", "module.", "net.", "_orig_mod."):
+        torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "net.pth")
+        with seeded(1):
+            other = mlp_baseline(width=8)
+        assert load_model(tmp_path / "net.pth", "cpu", model=other) is other and not other.training
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_wrapped_around_a_network_is_not_saved(project, model):
+    for wrapped in (torch.nn.DataParallel(model), torch.compile(model)):
+        save_model(wrapped, project / "small.pth", CARD)
+        assert list(torch.load(project / "small.pth")) == list(model.state_dict())
+        with seeded(1):
+            other = mlp_baseline(width=8)
+        load_model(project / "small.pth", "cpu", model=torch.nn.DataParallel(other))
+        assert torch.equal(other[1].weight, model[1].weight)
+
+
+def test_a_network_of_ones_own_with_an_attribute_module_is_filled_as_a_whole(tmp_path, model):
     with seeded(1):
-        other = load_weights(mlp_baseline(width=8), tmp_path / "net.pth")
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+        own, other = (torch.nn.ModuleDict({"module": model, "head": torch.nn.Linear(10, 10)}) for _ in range(2))
+    assert not torch.equal(other["head"].weight, own["head"].weight)
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    load_model(tmp_path / "own.pth", "cpu", model=other)
+    assert torch.equal(other["head"].weight, own["head"].weight)
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: mlp_baseline(width=9), r"its 1.weight is 8x784, and 9x784 here"),
-        (lambda: network((8, 8, 8), 0.3, True), r"it has no 9.running_mean|its 9.weight is 10x8, and 8x8 here"),
-        (lambda: network((8, 8)), r"it has no 3.weight|its 3.weight is"),
-        (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 8)), "which has no 2.weight"),
-    ],
-)
-def test_the_first_layer_that_differs_is_named_and_nothing_is_changed(tmp_path, model, build, message):
+def test_the_first_layer_that_differs_is_named_and_nothing_is_changed(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "net.pth")
-    with seeded(1):
-        other = build()
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(CheckpointError, match=f"net.pth does not fit this model.*({message})"):
-        load_weights(other, tmp_path / "net.pth")
-    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    for build, message in (
+        (lambda: mlp_baseline(width=9), "its 1.weight is 8x784, and 9x784 here"),
+        (lambda: network((8, 8, 8), 0.3, True), "it has no 9.running_mean|its 9.weight is 10x8, and 8x8 here"),
+        (lambda: network((8, 8)), "it has no 3.weight|its 3.weight is"),
+        (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 8)), "which has no 2.weight"),
+    ):
+        with seeded(1):
+            other = build()
+        before = {name: value.clone() for name, value in other.state_dict().items()}
+        with pytest.raises(CheckpointError, match=f"net.pth does not fit this model.*({message})"):
+            load_model(tmp_path / "net.pth", "cpu", model=other)
+        assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
 def test_what_is_no_state_dict_is_refused(tmp_path, model):
     torch.save({"epoch": 3, "weights": model.state_dict()}, tmp_path / "whole.pth")
     with pytest.raises(CheckpointError, match="whole.pth holds no state dict: save weights with"):
-        load_weights(model, tmp_path / "whole.pth")
+        load_model(tmp_path / "whole.pth", "cpu", model=model)
 
 
 @pytest.mark.mnist

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_helpers.data.digits import load_digits_sample
 from mnist_helpers.data.loaders import ResidentLoader
 from mnist_helpers.environment import seeded
 from mnist_helpers.models import build_model, count_parameters, network
-from mnist_helpers.training.checks import backward_check, forward_check, lr_find
+from mnist_helpers.training.checks import backward_check, forward_check
+from mnist_helpers.training.lr_find import lr_find
 
 
 def small(seed=0, *middle):
@@ -50,16 +50,14 @@ def test_a_network_of_nested_modules_is_told_by_its_innermost_layers(loader):
     assert all("." in layer.name or layer.name.isdigit() for layer in check.layers)
 
 
-@pytest.mark.parametrize(
-    ("model", "normalisation", "finding"),
-    [
+def test_what_is_wrong_with_the_forward_pass_is_said(digits):
+    softmax = nn.Sequential(small(), nn.Softmax(dim=1))
+    for model, normalisation, finding in (
         (small(), "raw", "far above chance"),
-        (nn.Sequential(small(), nn.Softmax(dim=1)), "mnist", "without a softmax"),
-    ],
-)
-def test_what_is_wrong_with_the_forward_pass_is_said(digits, model, normalisation, finding):
-    check = forward_check(model, ResidentLoader(digits, 64, normalisation, device="cpu"))
-    assert not check.passed and any(finding in one for one in check.findings) and finding in str(check)
+        (softmax, "mnist", "without a softmax"),
+    ):
+        check = forward_check(model, ResidentLoader(digits, 64, normalisation, device="cpu"))
+        assert not check.passed and any(finding in one for one in check.findings) and finding in str(check)
 
 
 def test_a_trained_network_is_no_untrained_one(loader):
@@ -133,44 +131,6 @@ def test_a_network_too_small_is_told_so(loader):
     assert "a larger network" in backward_check(tiny, loader, sgd(tiny, 0.01)).verdict
 
 
-def test_the_range_test_tells_useful_rates_from_useless_ones(loader):
-    test = lr_find(model := small(), loader, sgd(model), low=1e-6, high=100.0, n_steps=60)
-    assert test.rates[0] == pytest.approx(1e-6) and len(test.rates) == len(test.losses) < 60, "it ends early"
-    ratios = [after / before for before, after in zip(test.rates, test.rates[1:])]
-    assert all(ratio == pytest.approx(1e8 ** (1 / 59)) for ratio in ratios)
-    assert test.suggestion in test.rates and 1e-4 < test.suggestion < 1
-    check = backward_check(model, loader, sgd(model, test.suggestion))
-    assert check.passed, check
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_what_falls_after_the_loss_has_risen_is_no_suggestion(seed):
-    digits = load_digits_sample(train=True)
-    loader = ResidentLoader(digits, 16, "mnist", shuffle=True, seed=seed, device="cpu")
-    model = named("lenet5")
-    test = lr_find(model, loader, torch.optim.Adam(model.parameters()), seed=seed)
-    assert 1e-3 < test.suggestion < 0.05 and test.losses.index(min(test.losses)) >= test.rates.index(test.suggestion)
-
-
-def test_a_loss_that_never_falls_has_no_rate(loader):
-    frozen = small()
-    frozen.requires_grad_(False)
-    frozen[3].bias.requires_grad_(True)
-    with torch.no_grad():
-        frozen[3].bias.fill_(torch.nan)
-    with pytest.raises(ValueError, match="run forward_check first"):
-        lr_find(frozen, loader, sgd(frozen))
-
-
-def test_a_generator_of_a_plain_dataloader_is_put_back(digits):
-    data = torch.utils.data.TensorDataset(digits.images[:, None] / 255, digits.labels)
-    generator = torch.Generator().manual_seed(3)
-    loader = torch.utils.data.DataLoader(data, 20, shuffle=True, generator=generator)
-    before = generator.get_state()
-    lr_find(model := small(), loader, sgd(model), n_steps=10)
-    assert torch.equal(generator.get_state(), before)
-
-
 def test_a_few_images_are_no_evidence_against_their_labels(digits):
     check = backward_check(model := small(), ResidentLoader(digits.take(torch.arange(10)), 5, device="cpu"), sgd(model))
     assert "labels" not in check.verdict
@@ -190,15 +150,33 @@ def test_layers_with_several_outputs_are_told_by_the_first(loader):
     assert [layer.shape[1:] for layer in forward_check(rows, loader).layers] == [(28, 16), (10,)]
 
 
-def test_the_range_test_needs_a_range(loader):
-    for wrong in ({"low": 1.0, "high": 0.1}, {"low": 0.0}, {"n_steps": 2}):
-        with pytest.raises(ValueError, match="a range test needs 0 < low < high"):
-            lr_find(model := small(), loader, sgd(model), **wrong)
-    with pytest.raises(ValueError, match="no use from a rate of 1e.30 on"):
-        lr_find(model := small(), loader, sgd(model), low=1e30, high=1e35)
+CHECKS = [lr_find, backward_check, lambda model, loader, _: forward_check(model, loader)]
 
 
-@pytest.mark.parametrize("check", [lr_find, backward_check, lambda model, loader, _: forward_check(model, loader)])
+class Empty:
+    """A loader without a batch, whose readers must give up."""
+
+    def __init__(self):
+        self.passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        assert self.passes < 10, "it is read again and again"
+        return iter(())
+
+
+def test_a_loader_that_is_empty_or_can_be_read_only_once_is_one_sentence(loader):
+    model = small()
+    for check in CHECKS:
+        with pytest.raises(ValueError, match="^the loader gave no batch: there is nothing to (check|test)$"):
+            check(model, Empty(), sgd(model))
+        once = iter(loader)
+        with pytest.raises(ValueError, match="^the loader is a generator, which gives its batches only once: give"):
+            check(model, once, sgd(model))
+        assert len(list(once)) == len(loader), "it is left as it was"
+
+
+@pytest.mark.parametrize("check", CHECKS)
 def test_nothing_is_changed_bit_for_bit(loader, check):
     with seeded(0):
         model = network((16,), dropout=0.5, batch_norm=True)

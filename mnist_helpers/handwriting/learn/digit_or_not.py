@@ -104,7 +104,7 @@ def train(path=WEIGHTS):
     arguments = {"model": "resnet_small", "model_arguments": {"width": 16, "outputs": 2}}
     with seeded(0):
         model = build_model("shift_averaged", **arguments)  # over shifts, which makes it surer
-    loaders = [ResidentLoader(part, 128, "mnist", part is learn, device="cpu") for part in (learn, check)]
+    loaders = [ResidentLoader(part, 128, "mnist", shuffle=part is learn, device="cpu") for part in (learn, check)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
     steps = EPOCHS * len(loaders[0])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
