@@ -1,11 +1,12 @@
 """Where a network looks: which pixels its answer depends on."""
 
 import torch
+from torch import nn
 
 from ..models import evaluation_mode
 
 
-def saliency(model, images, classes=None):
+def saliency(model: nn.Module, images: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
     """Return how strongly each pixel moves a class's logit: absolute gradients, float (N, 28, 28), at least 0.
 
     Args:
@@ -24,22 +25,27 @@ def saliency(model, images, classes=None):
 
 
 @torch.no_grad()
-def occlusion(model, images, classes=None, size=6, stride=2):
-    """Return how much of a class's probability goes when a square of ink is erased: float (N, 28, 28), from -1 to 1.
+def occlusion(
+    model: nn.Module,
+    images: torch.Tensor,
+    classes: torch.Tensor | None = None,
+    size: int = 6,
+    stride: int = 2,
+) -> torch.Tensor:
+    """Return how much of a class's probability is lost when a square of ink is erased: float (N, 28, 28), from -1 to 1.
 
-    Each pixel has the mean over all squares that cover it; where erasing makes the class likelier, it is negative.
+    Each pixel has the mean over all squares that cover it. It is negative where erasing makes the class likelier.
 
     Args:
         model: from images to logits (N, 10); its mode is left as it is.
-        images: float (N, 1, 28, 28), normalised, on the model's device; the least value is taken for the paper.
+        images: float (N, 1, 28, 28), normalised, on the model's device. An image's least value counts as paper.
         classes: int64 (N,); the model's answers unless given.
-        size, stride: of the erased square and of its steps, in pixels; together they must reach all 28.
+        size, stride: of the erased square and of its steps, in pixels. The squares must cover all 28.
 
     Raises:
         ValueError: the squares would not cover the picture.
 
-    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks" (2014), there
-    with grey instead of paper.
+    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks" (2014), with grey squares.
     """
     side = images.shape[-1]
     if not 1 <= stride <= size <= side or (side - size) % stride:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.scores import BEST, predict
+from ..evaluation.scores import DEFAULT_MODEL, predict
 from ..models.saved import load_model
 from .boxes import boxes_of
 from .candidates import find_candidates
@@ -71,7 +71,7 @@ class Reading:
         return {"text": self.text, "digits": digits, "others": self.others.tolist()}
 
 
-def read_digits(image, model=BEST):
+def read_digits(image, model=DEFAULT_MODEL):
     """Return the `Reading` of a picture with handwritten digits in lines.
 
     Ink may be dark on light or light on dark, the light uneven, the paper ruled, squared or printed with boxes, and

@@ -9,7 +9,7 @@ import numpy as np
 from IPython.display import display
 
 from ..data.strokes import SIDE, draw, forms
-from ..evaluation.scores import BEST, predict
+from ..evaluation.scores import DEFAULT_MODEL, predict
 from ..models.saved import load_model
 from .drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
 from .faults import Faults
@@ -31,7 +31,7 @@ class DrawingPad:
         view: the ipywidgets box.
     """
 
-    def __init__(self, model=BEST, *, file=None, upload=None):
+    def __init__(self, model=DEFAULT_MODEL, *, file=None, upload=None):
         """Make a pad.
 
         Args:

@@ -64,7 +64,7 @@ def test_without_classes_the_answers_are_looked_at():
         assert torch.allclose(look(model, images), look(model, images, answers))
 
 
-@pytest.mark.parametrize(("size", "stride"), [(6, 7), (5, 2), (0, 1), (30, 1), (6, 0)])
-def test_squares_that_do_not_cover_the_picture_are_refused(linear, size, stride):
-    with pytest.raises(ValueError, match="do not cover 28 pixels"):
-        occlusion(linear, torch.zeros(1, 1, 28, 28), size=size, stride=stride)
+def test_squares_that_do_not_cover_the_picture_are_refused(linear):
+    for size, stride in ((6, 7), (5, 2), (0, 1), (30, 1), (6, 0)):
+        with pytest.raises(ValueError, match="do not cover 28 pixels"):
+            occlusion(linear, torch.zeros(1, 1, 28, 28), size=size, stride=stride)
