@@ -21,8 +21,7 @@ from mnist_helpers.evaluation.scores import DEFAULT_MODEL, score_on_test
 from mnist_helpers.evaluation.significance import wilson_interval
 from mnist_helpers.files import write_atomically
 from mnist_helpers.handwriting import read_digits
-from mnist_helpers.handwriting.boxes import found_and_right
-from mnist_helpers.handwriting.learn.pages import random_page
+from mnist_helpers.handwriting.learn.pages import found_and_right, random_page
 from mnist_helpers.models.saved import load_model
 
 FIRST_SEED = {False: 0, True: 500_000}  # of the pages, from validation and from test digits

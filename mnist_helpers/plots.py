@@ -26,8 +26,7 @@ LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1
 class Columns(Protocol):
     """A run's history: one number an epoch under each column's name, such as "train_loss"; None if not measured."""
 
-    def __getitem__(self, column: str, /) -> Sequence[float | None]:
-        """Return the column of this name."""
+    def __getitem__(self, column: str, /) -> Sequence[float | None]: ...
 
 
 def image_grid(
@@ -37,7 +36,6 @@ def image_grid(
     title: str | None = None,
     columns: int = 5,
     size: float = 1.5,
-    cmap: str = "gray",
     ax: Axes | None = None,
 ) -> Figure | Axes:
     """Return a closed Figure of pictures in rows, or the Axes they were drawn into.
@@ -50,7 +48,6 @@ def image_grid(
         title: a text above the whole.
         columns: pictures in a row.
         size: inches a picture.
-        cmap: matplotlib's name of a colour map, for (H, W) pictures.
 
     Raises:
         ValueError: no images, or another number of titles.
@@ -79,7 +76,7 @@ def image_grid(
     for index, axis in enumerate(axes):
         axis.set_axis_off()
         if index < len(images):
-            axis.imshow(images[index], cmap=cmap, interpolation="nearest")
+            axis.imshow(images[index], cmap="gray", interpolation="nearest")
             if titles is not None:
                 axis.set_title(titles[index], color=colors[index] if colors is not None else "black", fontsize=11)
     return figure if ax is None else ax

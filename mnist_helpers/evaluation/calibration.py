@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch.nn import functional as F
 
+BINS = 15
+
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the number T for which the probabilities softmax(logits / T) have the smallest cross-entropy.
@@ -35,29 +37,28 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
-def confidence_bins(
-    probabilities: ArrayLike, labels: ArrayLike, bins: int = 15
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def confidence_bins(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (mean confidence, accuracy, number of answers) of each bin of confidence that has answers.
+
+    There are 15 bins of equal width. An answer's confidence is the largest probability of its row.
 
     Args:
         probabilities: float (N, 10), rows that add up to 1.
         labels: int (N,).
-        bins: how many equal steps from 0 to 1. An answer's confidence is the largest probability of its row.
 
     Returns:
         Three arrays, confidence and accuracy from 0 to 1.
     """
-    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(places, minlength=bins)
+    shares = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
+    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    counts = np.bincount(places)
     used = counts > 0
-    sums = [np.bincount(places, weights=values, minlength=bins) for values in (confidence, right)]
+    sums = [np.bincount(places, weights=values) for values in (confidence, right)]
     return sums[0][used] / counts[used], sums[1][used] / counts[used], counts[used]
 
 
-def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Return the expected calibration error, from 0 to 1: the mean gap between confidence and accuracy over the bins.
 
     Bins count by their number of answers.
@@ -67,5 +68,5 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
     Source: Naeini, Cooper and Hauskrecht (2015); Guo, Pleiss, Sun and
     Weinberger (2017).
     """
-    confidence, accuracy, counts = confidence_bins(probabilities, labels, bins)
+    confidence, accuracy, counts = confidence_bins(probabilities, labels)
     return float(np.abs(confidence - accuracy) @ counts / counts.sum())

@@ -7,21 +7,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval (low, high) in percent for the accuracy behind `correct` right answers out of `n`.
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval (low, high) in percent for the accuracy behind `correct` right answers out of `n`.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927), by way of
     `scipy.stats`.
     """
     from scipy.stats import binomtest  # here, as below: slow to import
 
-    interval = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
     return 100 * interval.low, 100 * interval.high
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of paired differences, its confidence interval from `low` to `high`, and the test's p-value."""
+    """The mean of paired differences, its 95 % confidence interval from `low` to `high`, and the test's p-value."""
 
     mean: float
     low: float
@@ -29,7 +29,7 @@ class PairedDifference:
     p_value: float
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> PairedDifference:
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
     """Return how far `first` lies above `second` on average, both lists of n figures in the same order of seeds.
 
     The test is the paired t-test (Student 1908, by way of `scipy.stats`). It assumes that the differences are drawn
@@ -45,7 +45,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
     if len({round(one - other, 9) for one, other in zip(first, second)}) == 1:
         raise ValueError("all differences are the same: a t-test needs some that vary")
     test = ttest_rel(first, second)
-    interval = test.confidence_interval(confidence)
+    interval = test.confidence_interval(0.95)
     mean = sum(first) / len(first) - sum(second) / len(second)
     return PairedDifference(mean, float(interval.low), float(interval.high), float(test.pvalue))
 

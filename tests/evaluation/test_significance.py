@@ -12,24 +12,6 @@ def test_wilson_interval_against_its_formula():
     assert wilson_interval(9800, n) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-6)
 
 
-def test_confidence_is_the_callers():
-    assert np.diff(wilson_interval(90, 100, 0.5)) < np.diff(wilson_interval(90, 100))
-    half, most = (paired_difference([1.0, 2.0, 4.0], [0.0, 0.0, 0.0], confidence) for confidence in (0.5, 0.95))
-    assert most.low < half.low < half.high < most.high
-
-
-def test_paired_difference_against_its_formula():
-    first, second = [98.5, 98.4, 98.6, 98.5, 98.3], [98.2, 98.3, 98.2, 98.3, 98.3]
-    differences = np.subtract(first, second)
-    error = differences.std(ddof=1) / np.sqrt(5)
-    half = stats.t.ppf(0.975, df=4) * error
-    found = paired_difference(first, second)
-    assert found.mean == pytest.approx(differences.mean())
-    assert (found.low, found.high) == pytest.approx((differences.mean() - half, differences.mean() + half))
-    assert found.p_value == pytest.approx(2 * stats.t.sf(differences.mean() / error, df=4))
-    assert paired_difference(second, first).mean == pytest.approx(-differences.mean())
-
-
 def test_figures_that_are_not_paired_or_do_not_vary_are_refused():
     for first, second in (([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([], [])):
         with pytest.raises(ValueError, match="paired figures are needed, at least two"):
