@@ -17,12 +17,11 @@ import torch
 from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.data.loaders import stratified_split
 from mnist_helpers.environment import project_root
-from mnist_helpers.evaluation.scores import BEST, score_on_test
+from mnist_helpers.evaluation.scores import DEFAULT_MODEL, score_on_test
 from mnist_helpers.evaluation.significance import wilson_interval
 from mnist_helpers.files import write_atomically
 from mnist_helpers.handwriting import read_digits
-from mnist_helpers.handwriting.boxes import found_and_right
-from mnist_helpers.handwriting.learn.pages import random_page
+from mnist_helpers.handwriting.learn.pages import found_and_right, random_page
 from mnist_helpers.models.saved import load_model
 
 FIRST_SEED = {False: 0, True: 500_000}  # of the pages, from validation and from test digits
@@ -32,7 +31,7 @@ def main():
     """Compose, read, count and print."""
     parser = argparse.ArgumentParser(description="Read composed pages and count what was found and read right.")
     parser.add_argument("--pages", type=int, default=100, help="of 24 digits each (default 100)")
-    parser.add_argument("--model", default=BEST, help=f"a saved model's name or path (default {BEST})")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a saved model's name or path (default %(default)s)")
     parser.add_argument("--test", action="store_true", help="pages of test digits, once, for a finished reader")
     options = parser.parse_args()
     model = load_model(options.model, device="cpu")

@@ -3,7 +3,8 @@
 from .data.digits import load_data, load_digits_sample, load_mnist
 from .data.loaders import make_loaders, stratified_split
 from .environment import choose_device, quick, seeded
-from .evaluation.scores import evaluate, fit_temperature, predict, predict_logits, score_on_test
+from .evaluation.calibration import fit_temperature
+from .evaluation.scores import evaluate, predict, predict_logits, score_on_test
 from .experiments.recipe import vary
 from .experiments.records import load_records
 from .experiments.run import record_run

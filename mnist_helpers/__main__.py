@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from .data.digits import DataError, load_data
-from .evaluation.scores import BEST
+from .evaluation.scores import DEFAULT_MODEL
 from .experiments.distributed import process_group, rank
 from .experiments.recipe import vary
 from .experiments.records import described_run, recorded_history
@@ -79,7 +79,7 @@ def parse(arguments=None):
     reading = commands.add_parser("predict", help="read the handwritten digits in photographs and other pictures")
     reading.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, WebP, TIFF, GIF or BMP")
     reading.add_argument("--json", action="store_true", help="boxes and probabilities too, as a list of objects")
-    reading.add_argument("--model", default=BEST, help=f"a saved model's name or path (default {BEST})")
+    reading.add_argument("--model", default=DEFAULT_MODEL, help="a saved model's name or path (default %(default)s)")
     reading.set_defaults(command=read_files)
 
     results = commands.add_parser("results", help="print the results table")

@@ -1,11 +1,14 @@
 """Where a network looks: which pixels its answer depends on."""
 
 import torch
+from torch import nn
 
 from ..models import evaluation_mode
 
+SIZE, STRIDE = 6, 2  # pixels, of the squares that are erased; together they cover all 28
 
-def saliency(model, images, classes=None):
+
+def saliency(model: nn.Module, images: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
     """Return how strongly each pixel moves a class's logit: absolute gradients, float (N, 28, 28), at least 0.
 
     Args:
@@ -24,27 +27,19 @@ def saliency(model, images, classes=None):
 
 
 @torch.no_grad()
-def occlusion(model, images, classes=None, size=6, stride=2):
-    """Return how much of a class's probability goes when a square of ink is erased: float (N, 28, 28), from -1 to 1.
+def occlusion(model: nn.Module, images: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+    """Return how much of a class's probability is lost when a square of ink is erased: float (N, 28, 28), from -1 to 1.
 
-    Each pixel has the mean over all squares that cover it; where erasing makes the class likelier, it is negative.
+    Each pixel has the mean over all squares that cover it. It is negative where erasing makes the class likelier.
 
     Args:
         model: from images to logits (N, 10); its mode is left as it is.
-        images: float (N, 1, 28, 28), normalised, on the model's device; the least value is taken for the paper.
+        images: float (N, 1, 28, 28), normalised, on the model's device. An image's least value counts as paper.
         classes: int64 (N,); the model's answers unless given.
-        size, stride: of the erased square and of its steps, in pixels; together they must reach all 28.
 
-    Raises:
-        ValueError: the squares would not cover the picture.
-
-    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks" (2014), there
-    with grey instead of paper.
+    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks" (2014), with grey squares.
     """
-    side = images.shape[-1]
-    if not 1 <= stride <= size <= side or (side - size) % stride:
-        raise ValueError(f"squares of {size} pixels in steps of {stride} do not cover {side} pixels")
-    masks = _squares(side, size, stride).to(images.device)  # (S, 28, 28)
+    masks = _squares().to(images.device)  # (S, 28, 28)
     with evaluation_mode(model):
         whole = model(images).softmax(dim=1)  # (N, 10)
         classes = whole.argmax(dim=1) if classes is None else classes
@@ -66,9 +61,8 @@ def _losses(model, image, masks, whole, wanted):
     return (lost[:, None, None] * masks).sum(dim=0) / masks.sum(dim=0)
 
 
-def _squares(side, size, stride):
-    """Return the squares as bool (S, side, side): True inside."""
-    starts = torch.arange(0, side - size + 1, stride)
-    places = torch.arange(side)
-    lines = (places >= starts[:, None]) & (places < starts[:, None] + size)  # (s, side)
+def _squares():
+    """Return the squares that are erased as bool (S, 28, 28): True inside."""
+    starts, places = torch.arange(0, 28 - SIZE + 1, STRIDE), torch.arange(28)
+    lines = (places >= starts[:, None]) & (places < starts[:, None] + SIZE)  # (s, 28)
     return (lines[:, None, :, None] & lines[None, :, None, :]).flatten(0, 1)

@@ -1,12 +1,13 @@
-"""What a model answers, exact loss and accuracy, calibration, and the one place where the test set is read."""
+"""What a model answers, its exact loss and accuracy, and the one place where the test set is read."""
 
-import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from torch import nn
 from torch.nn import functional as F
 
 from ..data.digits import Digits, load_part
@@ -14,11 +15,11 @@ from ..data.loaders import ResidentLoader
 from ..models import evaluation_mode
 from ..models.saved import load_model
 
-# Test images whose label most of several human readers contradict, with the digit that they read, and images that they
-# could not agree on (Northcutt, Athalye and Mueller, "Pervasive label errors in test sets", 2021)
+# Test images whose label is wrong according to most of several human readers, with the digit that they read, and images
+# on which the readers disagree (Northcutt, Athalye and Mueller, "Pervasive label errors in test sets", 2021)
 LABEL_ERRORS = {947: 9, 1621: 6, 1901: 4, 2462: 0, 2597: 3, 3558: 0, 5937: 3, 6651: 6, 6783: 6, 9729: 6}
 DISPUTED = (2130, 2654, 3520, 8527, 9679)
-BEST = "record"  # the saved model that answers unless another is named: of the recipe that was best on validation
+DEFAULT_MODEL = "record"  # the saved model with the highest validation accuracy
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class Score:
     logits: torch.Tensor
 
 
-def predict(images, model=BEST):
+def predict(
+    images: Any, model: str | Path | nn.Module = DEFAULT_MODEL
+) -> tuple[torch.Tensor, torch.Tensor] | tuple[int, torch.Tensor]:
     """Return (digits int64 (N,), probabilities float32 (N, 10)) that a saved network reads in images in MNIST's form.
 
     `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
 
     Args:
-        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0, a tensor, an array or a PIL image. `mnist_form` brings
-            other pictures into this form.
-        model: the name of a saved model (the default is of the recipe that was best on validation), a path to its
-            weights, or what `checkpoints.load_model` returned.
+        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0: a tensor, an array or a PIL image.
+            `data.form.to_mnist_form` brings other pictures into this form.
+        model: the name of a saved model, a path to its weights, or what `load_model` returned.
 
     Raises:
         ValueError: images of another shape or dtype, or a model that did not come from `load_model`.
@@ -61,45 +63,50 @@ def predict(images, model=BEST):
     if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
         raise ValueError(
             f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: open a file with PIL, "
-            "make it grey, and bring it into MNIST's form with mnist_form.to_mnist_form"
+            "make it grey, and bring it into MNIST's form with mnist_helpers.data.form.to_mnist_form"
         )
-    model = load_model(model) if isinstance(model, (str, Path)) else model
+    network = load_model(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
-    loader = ResidentLoader(digits, 1000, normalisation_of(model), device=next(model.parameters()).device)
-    probabilities = predict_logits(model, loader).softmax(dim=1)
+    loader = ResidentLoader(digits, 1000, normalisation_of(network), device=next(network.parameters()).device)
+    probabilities = predict_logits(network, loader).softmax(dim=1)
     answers = probabilities.argmax(dim=1)
-    return (answers, probabilities) if images.ndim == 3 else (answers.item(), probabilities[0])
+    return (answers, probabilities) if images.ndim == 3 else (int(answers), probabilities[0])
 
 
-def predict_logits(model, loader):
+def predict_logits(model: nn.Module, loader: Iterable) -> torch.Tensor:
     """Return the model's logits on all of an unshuffled loader, in its order: float32 (N, 10) on the CPU."""
     return _forward(model, loader)[0].cpu()
 
 
-def evaluate(model, loader, loss_function=F.cross_entropy):
+def evaluate(
+    model: nn.Module, loader: Iterable, loss_function: Callable[..., torch.Tensor] = F.cross_entropy
+) -> tuple[float, float]:
     """Return (mean loss, accuracy in percent) over a loader, exact however the batches are cut.
 
     The model's weights, batch-norm statistics and mode are left as they were.
+
+    Raises:
+        ValueError: the loader gave no batch.
     """
     logits, labels = _forward(model, loader)
     return loss_function(logits, labels).item(), accuracy(logits, labels)
 
 
-def accuracy(logits, labels):
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the percentage of rows of `logits` (N, 10) whose largest entry stands at the label's place (N,)."""
     return 100 * (logits.argmax(dim=1) == labels).sum().item() / len(labels)
 
 
-def score_on_test(model, normalisation=None, source="mnist"):
-    """Score a finished system on the test set: nothing that is still being chosen may come here.
+def score_on_test(model: nn.Module, normalisation: str | None = None, source: str = "mnist") -> Score:
+    """Score a finished system on the test set. Never choose between systems by this score.
 
     Args:
-        normalisation: as in `loaders.NORMALISATIONS`; that of its card for a model that `load_model` returned.
+        normalisation: as in `loaders.NORMALISATIONS`; a model that `load_model` returned has it in its card.
         source: that of the digits it was trained on (`Digits.source`).
 
     Raises:
-        DataError: the files are not to be had.
+        DataError: the test set's files are not available.
         ValueError: the normalisation is neither given nor in a card.
     """
     digits = load_part(source, train=False)
@@ -115,37 +122,11 @@ def score_on_test(model, normalisation=None, source="mnist"):
     )
 
 
-def fit_temperature(logits, labels):
-    """Return the number T for which the probabilities softmax(logits / T) have the smallest cross-entropy.
-
-    Args:
-        logits: (N, 10), of validation images: to fit it on the test set would be to train on it.
-        labels: int64 (N,).
-
-    Returns:
-        A float between 0.05 and 20; either end if none in between is best.
-
-    Raises:
-        ValueError: there are no logits.
-
-    Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks" (2017).
-    """
-
-    if not len(logits):
-        raise ValueError("a temperature is fitted to logits, and there are none")
-
-    def loss(log_temperature):
-        return F.cross_entropy(logits / math.exp(log_temperature), labels).item()
-
-    bounds = math.log(0.05), math.log(20)
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
-
-
-def normalisation_of(model):
+def normalisation_of(model: Any) -> str:
     """Return the name of the normalisation that a saved model was trained with, from its card.
 
     Raises:
-        ValueError: the model has no card that tells it.
+        ValueError: the model has no card, or one without it.
     """
     try:
         return model.card["settings"]["normalisation"]

@@ -1,9 +1,12 @@
 """Boxes around digits: of parts of a picture, and which of two sets of boxes belong together."""
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .segmentation import Part
 
 
-def boxes_of(parts, matrix, scale):
+def boxes_of(parts: list[Part], matrix: np.ndarray, scale: float) -> np.ndarray:
     """Return the boxes of parts in the picture, int64 (N, 4); matrix and scale as `find_candidates` returns them."""
     boxes = []
     for part in parts:
@@ -14,23 +17,23 @@ def boxes_of(parts, matrix, scale):
     return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
-def overlaps(boxes, others):
+def overlaps(boxes: ArrayLike, others: ArrayLike) -> np.ndarray:
     """Return the area that boxes (N, 4) share with others (M, 4), over the area that both cover: float (N, M)."""
-    boxes, others = np.asarray(boxes, dtype=float), np.asarray(others, dtype=float)
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    first, second = np.asarray(boxes, dtype=float), np.asarray(others, dtype=float)
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = (high - low).clip(min=0).prod(axis=2)
-    areas = [(part[:, 2:] - part[:, :2]).prod(axis=1) for part in (boxes, others)]
+    areas = [(part[:, 2:] - part[:, :2]).prod(axis=1) for part in (first, second)]
     return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
 
 
-def match_boxes(written, read):
+def match_boxes(written: ArrayLike, read: ArrayLike) -> np.ndarray:
     """Return for each written box (N, 4) the number of the read box (M, 4) that belongs to it, or -1: int64 (N,).
 
     The pairs that share most, by `overlaps`, are matched first, each box once, and none that shares less than half.
     """
     shares = overlaps(written, read)
-    matches = np.full(len(written), -1)
+    matches = np.full(len(shares), -1)
     for place in np.argsort(-shares, axis=None, kind="stable"):
         one, other = np.unravel_index(place, shares.shape)
         if shares[one, other] < 0.5:
@@ -38,12 +41,3 @@ def match_boxes(written, read):
         if matches[one] < 0 and other not in matches:
             matches[one] = other
     return matches
-
-
-def found_and_right(page, reading):
-    """Return which digits of a `pages.Page` a `Reading` has found, and which it has read right: bool (N,) each."""
-    matches = match_boxes(page.boxes, reading.boxes)
-    found = matches >= 0
-    right = found.copy()
-    right[found] = reading.digits[matches[found]] == page.labels[found]
-    return found, right

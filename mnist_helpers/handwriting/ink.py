@@ -5,6 +5,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +14,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .ruling import usual_width
 from .sheet import sheet_alone
 
-MOST_PIXELS = 150_000_000  # of a file that is opened: more than a telephone's 108 megapixels
-WORKING_SIDE = 2000  # larger pictures are worked on at this length of their longer side
-SMALL_SIDE = 256  # paper and light are judged on a copy of this size
-WIDER = 4  # times the strokes' usual width: what is wider than this is paper, such as under a narrow shadow
-FAINTEST = 2.0  # ink that counts, in grey values over the light's share
+MAX_PIXELS = 150_000_000  # of a file that is opened; a telephone's camera has up to 108 megapixels
+WORKING_SIDE = 2000  # pixels; larger pictures are worked on with their longer side scaled to this
+SMALL_SIDE = 256  # pixels, the longer side of the copy on which paper and light are judged
+MAX_STROKE_WIDTH = 4  # × the strokes' usual width; what is wider is paper, such as paper under a narrow shadow
+MIN_STRENGTH = 2.0  # of ink, in grey values relative to the light
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # no EPS: it would start another program
 
 
@@ -29,30 +30,30 @@ class Ink:
         strength: float32 (H, W): 0 on paper, about 1 in the darkest ink, with the light's unevenness taken out.
         mask: bool (H, W): what counts as ink.
         faint: bool (H, W): the same, and what is half as strong: printed lines too.
-        scale: pixels of the picture to a pixel of `strength`, at least 1.
     """
 
     strength: np.ndarray
     mask: np.ndarray
     faint: np.ndarray
-    scale: float
 
 
-def open_picture(image):
+def open_picture(image: Any) -> tuple[np.ndarray, float]:
     """Return (pixels float32 (H, W, 3) from 0 to 255, scale) of anything that holds a picture.
 
     Args:
         image: a path; a PIL image; or an array or tensor (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, of
-            truth values, integers or finite floats. What is transparent shows paper behind it that its ink stands out
-            from. EXIF's rotation is carried out. uint8 counts from 0 to 255; other numbers from their least to their
-            greatest, but a fourth channel is opaque at 1, 255, 65,535 or its own greatest, the first that none exceeds.
+            truth values, integers or finite floats. A picture is rotated as its EXIF data say. What is transparent
+            shows white or black paper, whichever differs more from its ink. Numbers other than uint8 count from their
+            least to their greatest. A fourth channel is opaque at 1, 255, 65,535 or its own greatest value: the first
+            of these that no number exceeds.
 
     Returns:
-        The pixels, with the longer side at most 2,000, and the scale: pixels of the (rotated) picture to one of these.
+        The pixels, with the longer side at most 2,000, and the scale: how many pixels of the rotated picture, along a
+        side, one of these stands for.
 
     Raises:
         ValueError: the file is missing, empty, damaged, not in a known format or beyond 150 megapixels, or the array
-            is no picture; in one sentence.
+            is no picture.
     """
     if isinstance(image, (str, Path)):
         image = _open_file(Path(image))
@@ -72,7 +73,7 @@ def open_picture(image):
     return _on_paper(pixels.astype(np.float32)), full / max(pixels.shape[:2])
 
 
-def find_ink(pixels, scale=1.0):
+def find_ink(pixels: np.ndarray) -> Ink:
     """Return the `Ink` of a picture, float32 (H, W, 3) from 0 to 255.
 
     Ink may be darker or lighter than the paper, or of another colour. Its direction in colour space is the one in
@@ -87,15 +88,15 @@ def find_ink(pixels, scale=1.0):
     across = _ink_direction(small := _shrink(pixels))
     if across is None:
         nothing = np.zeros(pixels.shape[:2], bool)
-        return Ink(nothing.astype(np.float32), nothing, nothing, scale)
+        return Ink(nothing.astype(np.float32), nothing, nothing)
     widest = SMALL_SIDE // 5
-    ink = _above_paper(pixels, small, across, widest, scale)
+    ink = _above_paper(pixels, small, across, widest)
     width = usual_width(ink.mask) * max(small.shape) / max(pixels.shape)
-    finer = max(9, round(WIDER * width))
-    return _above_paper(pixels, small, across, finer, scale) if finer < 0.7 * widest else ink
+    finer = max(9, round(MAX_STROKE_WIDTH * width))
+    return _above_paper(pixels, small, across, finer) if finer < 0.7 * widest else ink
 
 
-def _above_paper(pixels, small, across, widest, scale):
+def _above_paper(pixels, small, across, widest):
     """Return the `Ink`, taking for paper whatever is wider than `widest` points of the small copy."""
     paper = cv2.morphologyEx(small @ across, cv2.MORPH_OPEN, _disc(widest))
     passing = cv2.MORPH_OPEN if across.sum() > 0 else cv2.MORPH_CLOSE
@@ -107,10 +108,10 @@ def _above_paper(pixels, small, across, widest, scale):
     strength -= np.median(strength)  # with noise, an opening lies below the paper
     strength = _without_noise(strength, _noise(strength))
     level = _level_around(strength)
-    threshold = np.maximum(0.42 * level, max(6 * _noise(strength), 0.15 * float(level.max()), FAINTEST))
+    threshold = np.maximum(0.42 * level, max(6 * _noise(strength), 0.15 * float(level.max()), MIN_STRENGTH))
     mask = strength > threshold
     top = float(np.percentile(strength[mask], 95)) if mask.any() else 1.0
-    return Ink((strength / top).clip(0, None).astype(np.float32), mask, strength > 0.5 * threshold, scale)
+    return Ink((strength / top).clip(0, None).astype(np.float32), mask, strength > 0.5 * threshold)
 
 
 def _open_file(path):
@@ -125,10 +126,10 @@ def _open_file(path):
         raise ValueError(f"{path} is no picture that can be read here: save it as PNG or JPEG") from error
     except (Image.DecompressionBombError, ValueError, OSError, RuntimeError) as error:
         raise ValueError(f"{path} is refused: {error}") from error
-    if image.width * image.height > MOST_PIXELS:
+    if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{path} is too large, {image.width} x {image.height} pixels: make it smaller than "
-            f"{MOST_PIXELS // 1_000_000} megapixels"
+            f"{MAX_PIXELS // 1_000_000} megapixels"
         )
     image.filename = str(path)
     return image

@@ -1,32 +1,24 @@
 """Printed lines and boxes, found in an ink mask and taken out of it, with the strokes that cross them left."""
 
+import math
+
 import cv2
 import numpy as np
 
-SHARE = 0.25  # of the picture's side that a ruled line is long, at least
-SLENDER = 12  # usual widths of a stroke that a ruled line is long, at least: a thick stroke is no line
-COVERED = 0.85  # of a ruled line's length that is seen, at least
-COVERED_ANYWAY = 0.55  # the same where it is missing among its neighbours; what crosses it does not count
-TALLER = 2.5  # heights of a digit that a ruled line is long, at least: a 1 is a straight line too
-ANGULAR = 0.9  # of its hull that a box's four corners span; those of a round 0 span 0.64
-SQUARE = 0.75  # of its smallest rectangle that a box fills, at least, seen from aside
-LOOKED_AT = 1000  # points, the longer side of the copy of a large picture in which lines are looked for
-TWICE = 5  # points between lines of which one has been found twice, at most
-HOLES = 4  # in a piece of ink, at most, if it is digits: two of them may touch
-STRETCH = 31  # points of a line, over which it is followed: bent paper bends it
+MIN_LINE_LENGTH = 0.25  # × the picture's side
+MIN_SLENDERNESS = 12  # a line's length / the usual width of a stroke; a thick stroke is no line
+MIN_COVERAGE = 0.85  # of a line's length that is seen
+MIN_COVERAGE_BETWEEN = 0.55  # the same of a line that is missing between evenly spaced others
+MIN_DIGIT_HEIGHTS = 2.5  # a line's length / the height of a digit; a 1 is a straight line too
+MIN_ANGULARITY = 0.9  # share of a box's hull that its four corners span; those of a round 0 span 0.64
+MIN_BOX_FILL = 0.75  # share of its smallest rectangle that a box fills, seen at an angle
+SEARCH_SIDE = 1000  # pixels, the longer side of the copy of a large picture in which lines are searched
+MAX_DUPLICATE_GAP = 5  # pixels between two lines found that are one
+MAX_HOLES = 4  # in a piece of ink that is digits; two of them may touch
+FOLLOWED_LENGTH = 31  # pixels over which a line's place is averaged; on bent paper it bends
 
 
-def stroke_width(mask):
-    """Return the mean width of the strokes in a mask, bool (H, W), in pixels; 0 for an empty one.
-
-    Across a stroke of width w the distance to the nearest point of paper is (w + 2) / 4 on average.
-    """
-    mask = np.pad(mask, 1)  # beyond the picture's rim is paper
-    distances = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
-    return max(1.0, 4 * float(distances[mask].mean()) - 2) if mask.any() else 0.0
-
-
-def usual_width(mask):
+def usual_width(mask: np.ndarray) -> float:
     """Return the usual width of the strokes in a mask in points: the median over its pieces, by their length."""
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if n == 1:
@@ -39,10 +31,10 @@ def usual_width(mask):
     return float(widths[order][np.searchsorted(lengths[order].cumsum(), 0.5 * lengths.sum())])
 
 
-def without_ruling(mask, faint, strength):
+def without_ruling(mask: np.ndarray, faint: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Return an ink mask, bool (H, W), without ruled lines, squared paper and boxes around digits.
 
-    A line is taken out where it is no thicker and no darker than it mostly is; elsewhere a stroke crosses it.
+    A line is taken out where it is as thin and light as along most of its length. Elsewhere a stroke crosses it.
 
     Args:
         mask, faint, strength: as in `ink.Ink`; lines are looked for in `faint`, since they may be broken in `mask`.
@@ -59,7 +51,7 @@ def without_ruling(mask, faint, strength):
     if not height:  # nothing else is there: the lines are what is written
         return mask
     tall = max(height, _digit_height(_without_grids(mask), width))  # a thin 7 is little but lines
-    lines = [line for line in lines if np.linalg.norm(line[1] - line[0]) > TALLER * tall]
+    lines = [line for line in lines if np.linalg.norm(line[1] - line[0]) > MIN_DIGIT_HEIGHTS * tall]
     lines += [side for size, sides in boxes if size[1] > height and size[0] > 0.6 * height for side in sides]
     bare = _erase(mask, faint, strength, lines)
     return bare if bare.any() else mask
@@ -67,12 +59,12 @@ def without_ruling(mask, faint, strength):
 
 def _long_lines(mask, width):
     """Return the nearly horizontal long lines of a mask as float arrays (2, 2): the (x, y) of both ends."""
-    step = -(-max(mask.shape) // LOOKED_AT)
+    step = math.ceil(max(mask.shape) / SEARCH_SIDE)
     if step > 1:
         small = cv2.dilate(mask.astype(np.uint8), np.ones((step, step)))[::step, ::step] > 0
         return [line * step for line in _long_lines(small, width / step)]
     length = mask.shape[1]
-    shortest = max(60, SHARE * length, SLENDER * width)
+    shortest = max(60, MIN_LINE_LENGTH * length, MIN_SLENDERNESS * width)
     if length < 60:
         return []
     thin = np.ascontiguousarray(mask & (_runs(mask.T).T <= max(3, 1.5 * width)), np.uint8)
@@ -85,7 +77,7 @@ def _long_lines(mask, width):
             lines.append(line.astype(float))
             cv2.line(left, *line.tolist(), 0, 5)
     level = [line for line in lines if abs(line[1, 0] - line[0, 0]) > 2 * abs(line[1, 1] - line[0, 1])]
-    level = [_extended(mask, line) for line in level if _covered(mask, line) > COVERED]
+    level = [_extended(mask, line) for line in level if _covered(mask, line) > MIN_COVERAGE]
     return level + [_extended(mask, line) for line in _skipped(thin, level)]
 
 
@@ -101,14 +93,14 @@ def _skipped(thin, lines):
     heights = np.array([np.interp([left, right], *line.T) for line in lines])  # of each line, at left and right
     heights = heights[np.argsort(heights.sum(axis=1))]
     gaps = np.diff(heights.mean(axis=1))
-    once = gaps > TWICE
+    once = gaps > MAX_DUPLICATE_GAP
     if once.sum() < 3:
         return []
     found = []
     for above, below, n in zip(heights, heights[1:], np.round(gaps / np.median(gaps[once])).astype(int)):
         for y in np.linspace(above, below, n + 1)[1:-1] if n <= 3 else ():
             line = np.stack([(left, right), y], axis=1)
-            if _covered(thin, line) > COVERED_ANYWAY:
+            if _covered(thin, line) > MIN_COVERAGE_BETWEEN:
                 found.append(line)
     return found
 
@@ -121,8 +113,8 @@ def _extended(mask, line):
         x = np.arange(line[end, 0] + step, -1 if step < 0 else mask.shape[1], step)
         y = line[end, 1] + slope * (x - line[end, 0])
         shares = _is_seen(mask, x, y).cumsum() / np.arange(1, len(x) + 1)
-        if (shares > COVERED).any():
-            last = np.nonzero(shares > COVERED)[0][-1]
+        if (shares > MIN_COVERAGE).any():
+            last = np.nonzero(shares > MIN_COVERAGE)[0][-1]
             line[end] = x[last], y[last]
     return line
 
@@ -153,8 +145,8 @@ def _boxes(mask, width):
         hull = cv2.convexHull(contour)
         corners = cv2.approxPolyDP(hull, 0.05 * cv2.arcLength(hull, True), True)[:, 0].astype(float)
         area, (short, long) = cv2.contourArea(hull), sorted(cv2.minAreaRect(contour)[1])
-        angular = len(corners) == 4 and cv2.contourArea(corners.astype(np.float32)) > ANGULAR * area
-        if angular and short > max(12, 5 * width) and area > SQUARE * short * long:
+        angular = len(corners) == 4 and cv2.contourArea(corners.astype(np.float32)) > MIN_ANGULARITY * area
+        if angular and short > max(12, 5 * width) and area > MIN_BOX_FILL * short * long:
             notched = cv2.contourArea(contour) < 0.93 * area
             found.append((corners, (short, long), notched or _ink_inside(mask, contour) > width**2))
     full = [size for _, size, written in found if written]
@@ -199,7 +191,7 @@ def _erase_level(mask, faint, strength, lines):
         around = np.arange(-int(thickness) - 3, int(thickness) + 4)[:, None]
         rows = (y + around).clip(0, len(mask) - 1)
         shown = (np.minimum(strength[rows, x], dark) * faint[rows, x]).astype(np.float32)
-        middle = cv2.blur(shown, (STRETCH, round(thickness) | 1)).argmax(axis=0) + around[0]
+        middle = cv2.blur(shown, (FOLLOWED_LENGTH, round(thickness) | 1)).argmax(axis=0) + around[0]
         like = (runs[rows, x] <= 1.3 * thickness + 1) & (strength[rows, x] <= 1.7 * dark)
         like &= np.abs(around - middle) <= thickness / 2 + 1
         bare[rows[like], np.broadcast_to(x, rows.shape)[like]] = False
@@ -224,7 +216,7 @@ def _without_grids(mask):
         if parent >= 0:
             x, y = contours[parent][0, 0]
             holes[labels[y, x]] += 1
-    return mask & (holes <= HOLES)[labels]
+    return mask & (holes <= MAX_HOLES)[labels]
 
 
 def _digit_height(mask, width):

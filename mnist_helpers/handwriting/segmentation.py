@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .ruling import stroke_width
-
 
 @dataclass(frozen=True)
 class Part:
@@ -24,22 +22,32 @@ class Part:
     source: int
 
     @property
-    def height(self):
+    def height(self) -> int:
         """Points from top to bottom."""
         return self.mask.shape[0]
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Points from left to right."""
         return self.mask.shape[1]
 
     @property
-    def middle(self):
+    def middle(self) -> tuple[float, float]:
         """The (x, y) of the box's middle."""
         return self.left + self.width / 2, self.top + self.height / 2
 
 
-def find_parts(mask):
+def stroke_width(mask: np.ndarray) -> float:
+    """Return the mean width of the strokes in a mask, bool (H, W), in pixels; 0 for an empty one.
+
+    Across a stroke of width w the distance to the nearest point of paper is (w + 2) / 4 on average.
+    """
+    mask = np.pad(mask, 1)  # beyond the picture's rim is paper
+    distances = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    return max(1.0, 4 * float(distances[mask].mean()) - 2) if mask.any() else 0.0
+
+
+def find_parts(mask: np.ndarray) -> list[Part]:
     """Return the connected pieces of a mask, bool (H, W), as `Part`s, without specks, blots and the picture's rim."""
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     parts = []
@@ -51,7 +59,7 @@ def find_parts(mask):
     return [part for part in parts if not _is_no_writing(part, usual, mask.shape)]
 
 
-def usual_height(parts):
+def usual_height(parts: list[Part]) -> float:
     """Return the usual height of parts, each counted by the length of its strokes; 0 of none."""
     if not parts:
         return 0.0
@@ -61,11 +69,11 @@ def usual_height(parts):
     return float(heights[order][np.searchsorted(lengths[order].cumsum(), 0.6 * lengths.sum())])
 
 
-def skew(parts):
+def skew(parts: list[Part]) -> float:
     """Return the angle in degrees by which lines of writing fall to the right, from -20 to 20; 0 if none is seen.
 
-    It is the one under which the parts' heights, added up along the lines, are the most unevenly distributed; a
-    greater angle must be the better by more.
+    At this angle the parts' heights, added up along the lines, are the most unevenly distributed. A greater angle must
+    win by more.
 
     Source: Postl, "Detection of linear oblique structures and skew scan in digitized documents" (1986).
     """
@@ -82,10 +90,10 @@ def skew(parts):
         rows = np.arange(y.min() - 1, y.max() + 1, 0.1)
         profile = (np.abs(rows[:, None] - y) < halves).sum(axis=1)
         energies[float(degrees)] = (profile.astype(float) ** 2).sum() * (1 - 0.006 * abs(degrees))
-    return max(energies, key=energies.get)
+    return max(energies, key=lambda degrees: energies[degrees])
 
 
-def turn(strength, mask, degrees):
+def turn(strength: np.ndarray, mask: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (strength, mask, matrix (2, 3)) turned back by `degrees`, all of it kept; the matrix undoes it."""
     if abs(degrees) < 1:
         return strength, mask, np.eye(2, 3)
@@ -99,7 +107,7 @@ def turn(strength, mask, degrees):
     return turned, inside, cv2.invertAffineTransform(matrix)
 
 
-def lines_of(parts):
+def lines_of(parts: list[Part]) -> list[list[Part]]:
     """Return the parts in reading order: a list of lines from top to bottom, each a list of parts from left to right.
 
     Going from left to right, a part joins the line whose last large part stands at the same height, or that has a
@@ -107,14 +115,13 @@ def lines_of(parts):
     """
     usual = usual_height(parts)
     large = sorted((part for part in parts if part.height > 0.5 * usual), key=lambda part: part.left)
-    lines = []
+    lines: list[list[Part]] = []
     for part in large:
         near = [(_height_apart(part, line), line) for line in lines]
-        distance, line = min(near, key=lambda pair: pair[0], default=(np.inf, None))
-        if distance < 0.6 * max(usual, part.height / 2):
-            line.append(part)
-        else:
-            lines.append([part])
+        distance, line = min(near, key=lambda pair: pair[0], default=(np.inf, []))
+        if distance >= 0.6 * max(usual, part.height / 2):
+            lines.append(line := [])
+        line.append(part)
     owners = [(part, line) for line in lines for part in line]
     for part in parts:
         if part.height <= 0.5 * usual and owners:
@@ -123,14 +130,14 @@ def lines_of(parts):
     return [sorted(line, key=lambda part: part.left) for line in lines]
 
 
-def trimmed(left, top, mask, source):
+def trimmed(left: int, top: int, mask: np.ndarray, source: int) -> Part:
     """Return the `Part` of a mask that lies at (left, top), without the empty rows and columns around it."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return Part(left + int(columns[0]), top + int(rows[0]), mask, source)
 
 
-def union(parts):
+def union(parts: list[Part]) -> Part:
     """Return several parts as one."""
     if len(parts) == 1:
         return parts[0]

@@ -3,20 +3,21 @@
 import cv2
 import numpy as np
 
-LEAST, MOST = 0.25, 0.97  # of the picture that a sheet covers, seen as a whole
-ANGULAR = 0.9  # of a sheet's hull that its four corners span, at least
-ALIKE = 0.6  # of the sheet that is as bright as most of it; the rest is ink, or in shadow
-BESIDE = 0.05  # of what lies beside the sheet that is as bright, at most
-AT_RIM = 0.3  # of the picture's rim that the sheet reaches, at most
+MIN_AREA, MAX_AREA = 0.25, 0.97  # share of the picture that a sheet covers
+MIN_ANGULARITY = 0.9  # share of a sheet's hull that its four corners span
+MIN_INSIDE = 0.6  # share of the sheet that is of the sheet's brightness; the rest is ink, or in shadow
+MAX_OUTSIDE = 0.05  # share of what lies beside the sheet that is of its brightness
+MAX_AT_RIM = 0.3  # share of the picture's rim that the sheet reaches
 
 
-def sheet_alone(pixels, small):
-    """Return a picture, float32 (H, W, 3), whose sheet reaches its rim: the table shows what the sheet has next to it.
+def sheet_alone(pixels: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """Return a picture, float32 (H, W, 3), whose sheet is extended to the rim, over the table beside it.
 
     Where no sheet is seen as a whole, the picture is returned as it is.
 
     Args:
-        pixels: the picture; small: a copy of it of at most a few hundred pixels, on which the sheet is looked for.
+        pixels: the picture.
+        small: a copy with sides of at most a few hundred pixels, on which the sheet is searched.
     """
     corners = find_sheet(small)
     if corners is None:
@@ -32,17 +33,17 @@ def sheet_alone(pixels, small):
     return np.where(sheet[:, :, None] > 0, pixels, filled)
 
 
-def find_sheet(small):
+def find_sheet(small: np.ndarray) -> np.ndarray | None:
     """Return the corners, int32 (4, 2), of the sheet in a picture, float32 (h, w, 3), or None if none is seen.
 
-    Along the colours' principal axis the picture is parted in two: a sheet is a piece of one kind with four corners,
-    and all that lies beside it is of the other kind.
+    The picture's pixels are divided into two kinds along the colours' principal axis. A sheet is a piece of one kind
+    with four corners, with the other kind all around it.
 
     Source: the threshold: Otsu, "A threshold selection method from gray-level histograms" (1979).
     """
     colours = small.reshape(-1, 3) - small.mean(axis=(0, 1))
     value = (colours @ np.linalg.eigh(colours.T @ colours)[1][:, -1]).reshape(small.shape[:2])
-    value = cv2.medianBlur(cv2.normalize(value, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U), 5)
+    value = cv2.medianBlur(cv2.normalize(value, np.empty(0), 0, 255, cv2.NORM_MINMAX, cv2.CV_8U), 5)
     _, bright = cv2.threshold(value, 0, 1, cv2.THRESH_OTSU)
     for kind in (bright, 1 - bright):
         corners = _corners(kind)
@@ -58,10 +59,12 @@ def _corners(kind):
         return None
     hull = cv2.convexHull(max(contours, key=cv2.contourArea))
     corners, area = cv2.approxPolyDP(hull, 0.05 * cv2.arcLength(hull, True), True), cv2.contourArea(hull)
-    if len(corners) != 4 or not LEAST < area / kind.size < MOST or cv2.contourArea(corners) < ANGULAR * area:
+    if len(corners) != 4 or cv2.contourArea(corners) < MIN_ANGULARITY * area:
+        return None
+    if not MIN_AREA < area / kind.size < MAX_AREA:
         return None
     inside = cv2.fillConvexPoly(np.zeros(kind.shape, np.uint8), hull, 1)
     rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
-    if rim.mean() > AT_RIM or kind[inside > 0].mean() < ALIKE or kind[inside == 0].mean() > BESIDE:
+    if rim.mean() > MAX_AT_RIM or kind[inside > 0].mean() < MIN_INSIDE or kind[inside == 0].mean() > MAX_OUTSIDE:
         return None
     return corners[:, 0]

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .averaged import Committee, ShiftAveraged
-from .boundary import boundary_net
 from .cnn import cnn_dropout, cnn_tuned, conv_bn_relu, keras_cnn, lenet5
 from .fast import fast_cnn
 from .initialisation import glorot_initialisation, normal_initialisation
@@ -34,7 +33,7 @@ MODELS = {
     model.__name__: model
     for model in (
         *(network, improved_network, mlp_baseline, lenet5, cnn_dropout, cnn_tuned, keras_cnn),
-        *(conv_bn_relu, resnet_small, densenet_small, boundary_net, fast_cnn, shift_averaged, committee_of),
+        *(conv_bn_relu, resnet_small, densenet_small, fast_cnn, shift_averaged, committee_of),
     )
 }
 

@@ -1,4 +1,4 @@
-"""Things to touch in a notebook: a browser of digits, a monitor of training, a pad to draw on. They need ipywidgets."""
+"""Widgets for notebooks: a browser of digits, a monitor of training, a pad to draw on. They need ipywidgets."""
 
 from .browser import DigitBrowser
 from .monitor import TrainingMonitor

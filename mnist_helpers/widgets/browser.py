@@ -1,7 +1,12 @@
 """`DigitBrowser`: look through a set of digits, filtered and ordered, each large beside what a model made of it."""
 
-from IPython.display import display
+from typing import Any
 
+import torch
+from IPython.display import display
+from torch import nn
+
+from ..data.digits import Digits
 from ..data.loaders import mean_and_std
 from ..data.neighbours import nearest
 from ..evaluation.saliency import occlusion, saliency
@@ -24,19 +29,27 @@ class DigitBrowser:
         indices: the numbers of the selected digits, int64 (M,).
         position: of the digit that is shown; None where nothing is selected.
         selected: the numbers of the digits that were collected, a list.
-        errors: what went wrong in answering to clicks, which the page shows, too; calls from code raise it.
+        errors: from clicks, which the page shows, too; calls from code raise them.
         view: the ipywidgets box.
     """
 
-    def __init__(self, digits, logits=None, *, model=None, normalisation=None, neighbours=None):
+    def __init__(
+        self,
+        digits: Digits,
+        logits: Any = None,
+        *,
+        model: nn.Module | None = None,
+        normalisation: str | None = None,
+        neighbours: Digits | None = None,
+    ):
         """Show `digits` (`Digits`, images uint8 (N, 28, 28)).
 
         Args:
             logits: (N, 10), a model's on these digits in this order, as from `predict_logits` or `score_on_test`.
-                Without them there are labels to browse by, and nothing else.
+                Without them you can browse only by label.
             model: that model, to show where it looked.
-            normalisation: the name of the one that it was trained with; from its card unless given.
-            neighbours: `Digits` among which to find the nearest, such as the training set; they take 3 kB each.
+            normalisation: the name of the one it was trained with; by default, from its card.
+            neighbours: `Digits` among which to find the nearest, such as the training set. Each takes 3 kB of memory.
 
         Raises:
             ValueError: there are no digits, the logits do not fit, or the model has no card and no normalisation.
@@ -45,14 +58,17 @@ class DigitBrowser:
             raise ValueError("there are no digits to browse")
         self.digits, self.facts, self.neighbours, self.model = digits, gather(digits.labels, logits), neighbours, model
         self._scale = None if model is None else mean_and_std(normalisation or normalisation_of(model))
-        self.choice, self.indices, self.position = {}, choose(self.facts), 0
-        self.selected, self.look = [], "saliency"
-        self._references = None  # pixels of the neighbours and their squares, made when they are first asked for
+        self.choice: dict[str, Any] = {}
+        self.indices = choose(self.facts)
+        self.position: int | None = 0
+        self.selected: list[int] = []
+        self.look = "saliency"
+        self._references: tuple[torch.Tensor, torch.Tensor] | None = None  # computed when first needed
         self._shell = BrowserShell(self)
         self.view, self.errors = self._shell.view, self._shell.errors
         self._shell.show()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
     def __repr__(self):
@@ -62,32 +78,32 @@ class DigitBrowser:
         display(self.view)
 
     @property
-    def index(self):
+    def index(self) -> int | None:
         """The number of the digit that is shown, or None where nothing is selected."""
-        return None if self.position is None else self.indices[self.position].item()
+        return None if self.position is None else int(self.indices[self.position])
 
-    def goto(self, position):
+    def goto(self, position: int) -> int | None:
         """Show the digit at `position` of the selection and return its number, or None where nothing is selected."""
         self.position = clamp(position, len(self))
         self._shell.show()
         return self.index
 
-    def step(self, n=1):
-        """Go `n` digits on, or back with a negative number, and return the number of the digit that is shown then."""
+    def step(self, n: int = 1) -> int | None:
+        """Go `n` digits on, or back if `n` is negative, and return the number of the digit that is shown then."""
         return self.goto((self.position or 0) + n)
 
-    def jump(self, number):
-        """Show the digit with this number and return it; where it is not selected, all digits become so, by index."""
-        number = clamp(number, len(self.digits))
+    def jump(self, number: int) -> int | None:
+        """Show the digit with this number and return the number. If it is not selected, select all digits, by index."""
+        number = min(max(int(number), 0), len(self.digits) - 1)
         if not (self.indices == number).any():
             self._select({})
-        return self.goto((self.indices == number).nonzero()[0])
+        return self.goto(int((self.indices == number).nonzero()[0]))
 
-    def filter(self, **choice):
-        """Select anew by label, prediction, right, confidence and loss, as in `selection.choose`; return how many fit.
+    def filter(self, **choice: Any) -> int:
+        """Select by label, prediction, right, confidence and loss, as in `selection.choose`; return how many fit.
 
-        What is not named is not filtered by; without arguments, all are selected. The order stays, and so does the
-        digit that is shown, if it is selected; else, or where another order is asked for, the first is shown.
+        Earlier filters are forgotten; without arguments, all are selected. The order stays. The digit that is shown
+        stays if it is selected and the order is the same; otherwise the first is shown.
         """
         order = {name: self.choice[name] for name in ("order", "descending") if name in self.choice}
         self._select({**order, **choice})
@@ -96,37 +112,42 @@ class DigitBrowser:
         self._shell.show()
         return len(self)
 
-    def order(self, order="index", descending=False):
+    def order(self, order: str = "index", descending: bool = False) -> int | None:
         """Order the selection by "index", "loss", "margin" or "confidence"; show its first and return its number."""
         self._select({**self.choice, "order": order, "descending": descending})
         return self.goto(0)
 
-    def collect(self, *numbers):
-        """Put digits into the list `selected`, once each: the one that is shown unless numbers are given."""
-        for number in numbers or [self.index]:
-            number = None if number is None else clamp(number, len(self.digits))
+    def collect(self, *numbers: int) -> None:
+        """Put digits into the list `selected`, once each; without numbers, the one that is shown."""
+        for one in numbers or [self.index]:
+            number = None if one is None else clamp(one, len(self.digits))
             if number is not None and number not in self.selected:
                 self.selected.append(number)
         self._shell.show()
 
-    def drop(self, *numbers):
-        """Take digits out of the list `selected`: the one that is shown unless numbers are given."""
+    def drop(self, *numbers: int) -> None:
+        """Take digits out of the list `selected`; without numbers, the one that is shown."""
         gone = numbers or [self.index]
         self.selected[:] = [number for number in self.selected if number not in gone]  # the list stays the same one
         self._shell.show()
 
-    def look_by(self, name):
+    def look_by(self, name: str) -> None:
         """Show where the model looked by "saliency" or by "occlusion", which takes about a hundred times as long."""
         if name not in LOOKS:
             raise ValueError(f"where it looked is shown by {' or '.join(LOOKS)}, not by {name!r}")
         self.look = name
         self._shell.show()
 
-    def nearest_neighbours(self, number, k=5):
+    def nearest_neighbours(self, number: int, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (distances (k,), numbers int64 (k,)) of the `neighbours` nearest to a digit, other than itself.
 
         Distances are Euclidean, with pixels from 0 to 1.
+
+        Raises:
+            ValueError: the browser has no neighbours.
         """
+        if self.neighbours is None:
+            raise ValueError("the browser has no neighbours: make it with neighbours=...")
         if self._references is None:
             pixels = self.neighbours.images.flatten(1).float() / 255  # (R, 784)
             self._references = pixels, pixels.square().sum(dim=1)
@@ -136,15 +157,21 @@ class DigitBrowser:
         other = (found[0] != number) if self.neighbours is self.digits else slice(None)
         return distances[0][other][:k], found[0][other][:k]
 
-    def where_it_looked(self, number):
-        """Return the map float (28, 28) of where the model looked for its answer to a digit; see `look_by`."""
+    def where_it_looked(self, number: int) -> torch.Tensor:
+        """Return the map float (28, 28) of where the model looked for its answer to a digit; see `look_by`.
+
+        Raises:
+            ValueError: the browser has no model.
+        """
+        if self.model is None or self._scale is None:
+            raise ValueError("the browser has no model: make it with model=...")
         mean, std = self._scale
         device = next(self.model.parameters()).device
         image = (self.digits.images[number][None, None].float() / 255 - mean) / std  # (1, 1, 28, 28)
         return LOOKS[self.look](self.model, image.to(device))[0].cpu()
 
     def _select(self, choice):
-        """Make the selection that `choice` asks for, and stay at the digit that is shown where that is possible."""
+        """Select what `choice` asks for, and stay at the digit that is shown if it is selected."""
         indices, shown = choose(self.facts, **choice), self.index
         self.choice, self.indices = choice, indices
         found = (indices == shown).nonzero().flatten() if shown is not None else []

@@ -1,6 +1,7 @@
-"""The widgets of `DigitBrowser`: they call it when something is clicked, and show what it says; core ipywidgets."""
+"""The widgets of `DigitBrowser`: clicks call it, and what it holds is shown. Core ipywidgets only."""
 
 import functools
+import math
 import uuid
 
 import ipywidgets
@@ -21,7 +22,7 @@ class BrowserShell:
     def __init__(self, browser):
         self.browser, self.faults = browser, Faults()
         self.errors = self.faults.errors
-        self._filling = False  # while we fill the controls ourselves they have nothing to tell
+        self._filling = False  # while the controls are filled from code, their changes are no requests
         self._drawn = None  # the numbers on the page of thumbnails
         known = browser.facts.predictions is not None
         rows = [self._moving(), *self._choosing(known)]
@@ -29,8 +30,8 @@ class BrowserShell:
         self.view = ipywidgets.VBox(boxes, layout=ipywidgets.Layout(max_width="920px"))
         self.view.add_class("mnist-browser")
 
-    def show(self):
-        """Fill the page with what the browser is at."""
+    def show(self) -> None:
+        """Fill the page with the digit that the browser is at."""
         self._filling = True
         try:
             self._show_controls()
@@ -127,7 +128,7 @@ class BrowserShell:
         self.browser.jump(self._drawn[place])
 
     def _filter(self):
-        """Select what menus and sliders ask for; a slider that reaches from end to end asks for nothing."""
+        """Select what menus and sliders ask for. A slider that reaches from end to end asks for nothing."""
         values = {name: control.value for name, control in self.filters.items()}
         for name in ("confidence", "loss"):
             slider = self.filters[name]
@@ -141,7 +142,7 @@ class BrowserShell:
     # Showing
 
     def _show_controls(self):
-        """Bring the controls to where the browser is, whoever brought it there."""
+        """Set the controls to the browser's state, whether clicks or code changed it."""
         browser, last = self.browser, max(len(self.browser) - 1, 0)
         for control in (self.slider, self.play):
             control.max = last
@@ -198,7 +199,7 @@ class BrowserShell:
         self._marks.value = highlight(self._class, place, wrong)
         self.pages.value = (
             f"{len(browser):,} of {len(browser.digits):,} digits are selected; page {page + 1:,} of "
-            f"{max(-(-len(browser) // PER_PAGE), 1):,}. Click a digit to open it."
+            f"{max(math.ceil(len(browser) / PER_PAGE), 1):,}. Click a digit to open it."
         )
 
 

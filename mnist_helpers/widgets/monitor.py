@@ -3,6 +3,7 @@
 import io
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import ipywidgets
@@ -11,44 +12,54 @@ import torch
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
+from torch import nn
 from torch.nn import functional as F
 
 from ..environment import seeded
 from ..models import evaluation_mode
 from ..plots import curves
-from ..training.history import History
+from ..training.history import EpochResult, History
 from .faults import Faults
 from .pictures import cards
 
 
 class TrainingMonitor:
-    """Wraps the generator `training.epochs(...)`: the curves, and the digits that are worst just now, epoch by epoch.
+    """Shows a training epoch by epoch: its curves, and the digits with the largest loss.
 
     `history = TrainingMonitor(epochs(...)).run()`, or `for result in TrainingMonitor(epochs(...)): ...`. In a notebook
-    that somebody looks at there are pictures; elsewhere one line of text is printed an epoch. The numbers and weights
-    are those of the training without it.
+    with a front end there are pictures; elsewhere each epoch prints one line. The numbers and weights are those of the
+    training without it.
 
-    Ctrl-C (in a notebook: Interrupt) ends the training after the running epoch and keeps everything; a second one
-    aborts at once with KeyboardInterrupt. The model then has the weights of the last finished epoch, where it is known.
+    Ctrl-C (in a notebook: Interrupt) ends the training after the running epoch and keeps everything. A second one
+    aborts at once with KeyboardInterrupt. The model, if it was given, then has the weights of the last finished epoch.
 
     Attributes:
-        history: the `training.History` of the epochs so far; its `best_state` is known where the model is.
+        history: the `History` of the epochs so far; it has a `best_state` if the model was given.
         errors: what went wrong in drawing, which never stops the training.
         view: the ipywidgets box.
     """
 
-    def __init__(self, results, n_epochs=None, *, model=None, loader=None, worst=10, title="", widget=None):
+    def __init__(
+        self,
+        results: Iterable[EpochResult],
+        n_epochs: int | None = None,
+        *,
+        model: nn.Module | None = None,
+        loader: Iterable | None = None,
+        title: str = "",
+        widget: bool | None = None,
+    ):
         """Watch `results`, an iterator of `EpochResult`.
 
         Args:
             n_epochs: how many there will be, for the text.
-            model, loader: the model that is trained, and validation images with labels, (B, 1, 28, 28) and (B,), as
-                `make_loaders` gives them: to show those with the largest loss. That reads them once more an epoch.
-            worst: how many of these to show; at least 1.
-            title: stands above the curves.
-            widget: whether to show pictures; unless said, in a notebook with a front end.
+            model, loader: the model that is trained, and batches of images (B, 1, 28, 28) with labels (B,), as
+                `make_loaders` gives them. Those with the largest loss are shown; finding them reads the loader once
+                more each epoch.
+            title: above the curves.
+            widget: whether to show pictures; by default, in a notebook with a front end.
         """
-        self.results, self.n_epochs, self.model, self.loader, self.worst = results, n_epochs, model, loader, worst
+        self.results, self.n_epochs, self.model, self.loader = results, n_epochs, model, loader
         self.title, self.widget = title, has_front_end() if widget is None else widget
         self.history, self._faults = History(), Faults()
         self.errors = self._faults.errors
@@ -58,13 +69,13 @@ class TrainingMonitor:
         self.view.add_class("mnist-monitor")
         self._interrupts = 0
 
-    def run(self):
+    def run(self) -> History:
         """Train to the end, or to the first Ctrl-C, and return the `History`."""
         for _ in self:
             pass
         return self.history
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[EpochResult]:
         if self.widget:
             display(self.view)
         self._interrupts, last_state = 0, self._state()
@@ -83,15 +94,15 @@ class TrainingMonitor:
                         break
             except KeyboardInterrupt:
                 self.history.stopped = "interrupted"
-                if last_state is not None:
+                if self.model is not None and last_state is not None:
                     self.model.load_state_dict(last_state)
                 self._tell(f"Aborted; {len(self.history)} finished epochs are kept")
                 raise
 
     @contextmanager
     def _first_interrupt_waits(self):
-        """Count the first interrupt within the block, and let only further ones break in."""
-        if threading.current_thread() is not threading.main_thread():  # where Python lets nobody listen for signals
+        """Within the block, count the first interrupt; only a further one raises KeyboardInterrupt."""
+        if threading.current_thread() is not threading.main_thread():  # elsewhere Python handles no signals
             yield
             return
         before = signal.signal(signal.SIGINT, self._interrupted)
@@ -104,7 +115,7 @@ class TrainingMonitor:
         self._interrupts += 1
         if self._interrupts > 1:
             raise KeyboardInterrupt
-        # Guarded: the signal may come in the middle of a print, which does not bear another one
+        # Guarded: the signal may come during a print, within which another one fails
         self._faults.guard(self._tell)("Stopping after this epoch; interrupt again to abort at once")
 
     def _state(self):
@@ -118,28 +129,28 @@ class TrainingMonitor:
             print(text, flush=True)
 
     def _report(self, result):
-        """Tell of one epoch: a line, and pictures where they are seen."""
+        """Show one epoch: a line, and pictures where there is a front end."""
         self._tell(line(result, self.n_epochs))
         if not self.widget:
             return
         self._curves.value = picture_of(self.history, self.title)
         if self.model is not None and self.loader is not None:
-            images, labels, answers, losses = worst_digits(self.model, self.loader, self.worst)
+            images, labels, answers, losses = worst_digits(self.model, self.loader)
             told = zip(labels.tolist(), answers.tolist(), losses.tolist())
             texts = [f"<b>{label}</b> &rarr; {answer}<br>{loss:.1f}" for label, answer, loss in told]
             self._worst.value = f"the costliest digits now: label &rarr; answer, loss{cards(images, texts, 64)}"
 
 
-def line(result, n_epochs=None):
+def line(result: EpochResult, n_epochs: int | None = None) -> str:
     """Return an `EpochResult` as one line of text."""
     of = "" if n_epochs is None else f"/{n_epochs}"
-    return (
-        f"epoch {result.epoch}{of}: training loss {result.train_loss:.4f}, {result.train_accuracy:.2f} %; "
-        f"validation loss {result.validation_loss:.4f}, {result.validation_accuracy:.2f} %; {result.seconds:.1f} s"
-    )
+    parts = [f"training loss {result.train_loss:.4f}, {result.train_accuracy:.2f} %"]
+    if result.validation_loss is not None:
+        parts.append(f"validation loss {result.validation_loss:.4f}, {result.validation_accuracy:.2f} %")
+    return f"epoch {result.epoch}{of}: {'; '.join(parts)}; {result.seconds:.1f} s"
 
 
-def picture_of(history, title=""):
+def picture_of(history: History, title: str = "") -> bytes:
     """Return the curves of loss and accuracy of a history of at least one epoch, as PNG bytes."""
     figure = Figure(figsize=(9, 3), layout="constrained")  # without pyplot, which would show it a second time
     for axis, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy")):
@@ -151,26 +162,29 @@ def picture_of(history, title=""):
 
 
 @torch.no_grad()
-def worst_digits(model, loader, n=10):
-    """Return the `n` digits of a loader with the largest loss, the largest first; nothing is changed by looking.
+def worst_digits(
+    model: nn.Module, loader: Iterable, n: int = 10
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the `n` digits of a loader with the largest loss, the largest first.
 
     Args:
-        model: from images to logits (B, 10); its mode and the loader's place in its random order are left as they are.
+        model: from images to logits (B, 10). Its mode and the loader's random order are left as they are.
         loader: batches of (images (B, 1, 28, 28), labels (B,)).
 
     Returns:
-        (images uint8 (n, 28, 28) with contrast from their least to their greatest value, labels, answers int64 (n,),
-        losses float (n,)); fewer where the loader has fewer.
+        (images uint8 (n, 28, 28) stretched from their least to their greatest value, labels, answers int64 (n,),
+        losses float (n,)), or fewer where the loader has fewer.
     """
-    device, kept = next(model.parameters()).device, None
+    device = next(model.parameters()).device
+    kept: list[torch.Tensor] = []
     with evaluation_mode(model), _untouched(loader):
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
             logits = model(images)
             found = (images[:, 0], labels, logits.argmax(dim=1), F.cross_entropy(logits, labels, reduction="none"))
-            kept = found if kept is None else [torch.cat(parts) for parts in zip(kept, found)]
-            order = kept[-1].argsort(descending=True, stable=True)[:n]
-            kept = [part[order] for part in kept]
+            together = [torch.cat(parts) for parts in zip(kept, found)] if kept else found
+            order = together[-1].argsort(descending=True, stable=True)[:n]
+            kept = [part[order] for part in together]
     images, labels, answers, losses = [part.cpu() for part in kept]
     low, high = images.amin(dim=(1, 2), keepdim=True), images.amax(dim=(1, 2), keepdim=True)
     pixels = 255 * (images - low) / (high - low).clamp(min=1e-12)
@@ -179,7 +193,7 @@ def worst_digits(model, loader, n=10):
 
 @contextmanager
 def _untouched(loader):
-    """Let a loader be read within the block, then put its random order back to where it was."""
+    """Let a loader be read within the block, then put its random order back."""
     sampler, generator = getattr(loader, "sampler", None), getattr(loader, "generator", None)
     epoch, state = getattr(sampler, "epoch", None), None if generator is None else generator.get_state()
     try:
@@ -192,10 +206,10 @@ def _untouched(loader):
             generator.set_state(state)
 
 
-def has_front_end():
-    """Tell whether this is a notebook with somebody in front of it, as far as one can know.
+def has_front_end() -> bool:
+    """Tell whether somebody is looking at this notebook, as far as can be known.
 
-    Programs that execute notebooks, such as nbclient, say in their request that they could answer no question.
+    Programs that execute notebooks, such as nbclient, say in their requests that they take no input.
     """
     try:
         return bool(get_ipython().get_parent()["content"].get("allow_stdin", True))

@@ -1,4 +1,4 @@
-"""`DrawingPad`: draw a digit, see what a model sees and reads in it, and keep the drawing as one's own data."""
+"""`DrawingPad`: draw a digit, see what a model sees and reads in it, and keep the drawing as your own data."""
 
 from collections import Counter
 from importlib.util import find_spec
@@ -6,10 +6,14 @@ from pathlib import Path
 
 import ipywidgets
 import numpy as np
+import torch
 from IPython.display import display
+from torch import nn
 
-from ..data.strokes import SIDE, draw, forms
-from ..evaluation.scores import BEST, predict
+from ..data.digits import Digits
+from ..data.form import to_mnist_form
+from ..data.strokes import SIDE, draw
+from ..evaluation.scores import DEFAULT_MODEL, predict
 from ..models.saved import load_model
 from .drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
 from .faults import Faults
@@ -19,25 +23,23 @@ from .pictures import bars, png
 class DrawingPad:
     """A pad to draw a digit on, with what the model sees (28x28, in MNIST's form) and its probabilities beside it.
 
-    Draw with mouse, pen or finger, or from code: `pad.draw(strokes)`. Where anywidget is not installed, a picture file
-    is uploaded instead.
+    Draw with mouse, pen or finger, or from code: `pad.draw(strokes)`. Where anywidget is not installed, you upload a
+    picture file instead.
 
     Attributes:
-        model: as `predict` takes it; give it another one (`pad.model = tuned`), and what is drawn is read anew.
-        raw: what is drawn, only shrunk: uint8 array (28, 28).
-        picture: the same in MNIST's form, which is what the model sees: uint8 array (28, 28).
+        model: as `predict` takes it. After `pad.model = other`, the other model reads the drawing.
+        picture: what is drawn, in MNIST's form, as the model sees it: uint8 array (28, 28).
         digit, probabilities: the answer, 0 to 9 and float32 (10,); None where nothing is drawn.
-        errors: what went wrong in answering to the page, which shows it, too.
+        errors: from callbacks of the page, which shows them, too.
         view: the ipywidgets box.
     """
 
-    def __init__(self, model=BEST, *, file=None, upload=None):
+    def __init__(self, model: str | Path | nn.Module = DEFAULT_MODEL, *, file: str | Path | None = None):
         """Make a pad.
 
         Args:
             model: the name of a saved model, or one that `load_model` returned.
-            file: where to keep the drawings (`.npz`); those in it already are there again. None: in memory alone.
-            upload: whether to take pictures instead of strokes; unless said, where anywidget is missing.
+            file: where to keep the drawings (`.npz`), beside those in it already. None: only in memory.
 
         Raises:
             CheckpointError: no such model is saved.
@@ -49,8 +51,9 @@ class DrawingPad:
         self._model = load_model(model, device="cpu") if isinstance(model, (str, Path)) else model
         self._faults, self._filling, self._corrected = Faults(), False, False
         self.errors = self._faults.errors
-        upload = find_spec("anywidget") is None if upload is None else upload
-        self.canvas = None if upload else self._make_canvas()
+        self.digit: int | None = None
+        self.probabilities: torch.Tensor | None = None
+        self.canvas = self._make_canvas() if find_spec("anywidget") else None
         self._build()
         self._read(np.zeros((SIDE, SIDE), dtype=np.uint8))
         self._show_kept()
@@ -62,27 +65,27 @@ class DrawingPad:
         display(self.view)
 
     @property
-    def model(self):
+    def model(self) -> nn.Module:
         """The model that reads."""
         return self._model
 
     @model.setter
-    def model(self, model):
+    def model(self, model: str | Path | nn.Module) -> None:
         self._model = load_model(model, device="cpu") if isinstance(model, (str, Path)) else model
         self._answer()
 
     @property
-    def strokes(self):
+    def strokes(self) -> list:
         """What is drawn: a list of strokes, each a list of points [x, y] from 0 to 1."""
         return [] if self.canvas is None else self.canvas.strokes
 
     @property
-    def digits(self):
-        """The drawings that were kept, as `Digits` with `source == "drawings"`, in the order in which they were."""
+    def digits(self) -> Digits:
+        """The drawings that were kept, in order, as `Digits` with `source == "drawings"`."""
         return as_digits(self._images, self._labels)
 
-    def draw(self, strokes):
-        """Draw strokes in place of what is there, as a hand would, and return the digit that the model reads.
+    def draw(self, strokes: list) -> int | None:
+        """Replace what is drawn by these strokes and return the digit that the model reads.
 
         Raises:
             ValueError: they are no lists of points.
@@ -94,20 +97,20 @@ class DrawingPad:
             self._filling = False
         return self.digit
 
-    def read_file(self, content, name="the file"):
+    def read_file(self, content: bytes, name: str = "the file") -> int | None:
         """Take the digit in a picture file (its bytes), dark on light or light on dark, and return what is read."""
         self._read(read_picture(content, name))
         return self.digit
 
-    def undo(self):
+    def undo(self) -> None:
         """Take the last stroke back."""
         self.draw(self.strokes[:-1])
 
-    def clear(self):
+    def clear(self) -> None:
         """Take all strokes back."""
         self.draw([])
 
-    def keep(self, label=None):
+    def keep(self, label: int | None = None) -> None:
         """Keep the drawing with its right label (what was read, or what the page says instead), and clear the pad.
 
         Raises:
@@ -124,7 +127,7 @@ class DrawingPad:
         self._save()
         self.clear()
 
-    def forget(self):
+    def forget(self) -> None:
         """Take the last kept drawing out again."""
         if self._labels:
             del self._images[-1], self._labels[-1]
@@ -136,8 +139,8 @@ class DrawingPad:
         self._show_kept()
 
     def _read(self, picture):
-        """Bring a drawing uint8 (H, W) into both forms, and read it."""
-        self.raw, self.picture = forms(picture)
+        """Bring a drawing uint8 (H, W) into MNIST's form, and read it."""
+        self.picture = to_mnist_form(picture)
         self._answer()
 
     def _answer(self):

@@ -2,46 +2,50 @@
 
 import base64
 import io
+from collections.abc import Iterable
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..plots import BLUE, GREEN, ORANGE, RED
+from .selection import Facts
 
 
-def png(picture, factor=1):
+def png(picture: ArrayLike, factor: int = 1) -> bytes:
     """Return a picture as PNG bytes: uint8 (H, W) or (H, W, 3), each pixel a square of `factor` pixels."""
-    picture = np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
+    enlarged = np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)  # speed matters here, size hardly
+    Image.fromarray(enlarged).save(buffer, "PNG", compress_level=1)  # speed matters here, size hardly
     return buffer.getvalue()
 
 
-def data_address(picture):
-    """Return a uint8 picture (H, W) or (H, W, 3) as an address (`data:`) that HTML and CSS take for a picture's."""
+def data_address(picture: ArrayLike) -> str:
+    """Return a uint8 picture (H, W) or (H, W, 3) as a `data:` address, for HTML and CSS."""
     return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
 
 
-def overlay(image, heat):
+def overlay(image: ArrayLike, heat: ArrayLike) -> np.ndarray:
     """Return a digit with a map over it, from grey through violet to yellow where the map is largest.
 
     Args:
         image: uint8 (28, 28).
-        heat: float (28, 28); below 0 counts as 0, and a map without anything above 0 leaves the digit grey.
+        heat: float (28, 28). Values below 0 count as 0; a map with nothing above 0 leaves the digit grey.
 
     Returns:
         uint8 array (28, 28, 3).
     """
     grey = np.asarray(image, dtype=np.float32)[..., None] / 255
-    heat = np.clip(np.asarray(heat, dtype=np.float32), 0, None)
-    heat = heat / max(heat.max(), 1e-12)
-    colors = plt.get_cmap("inferno")(heat)[..., :3]
-    weight = heat[..., None] ** 0.5 * 0.85
+    positive = np.clip(np.asarray(heat, dtype=np.float32), 0, None)
+    positive = positive / max(positive.max(), 1e-12)
+    colors = colormaps["inferno"](positive)[..., :3]
+    weight = positive[..., None] ** 0.5 * 0.85
     return np.round(255 * ((1 - weight) * 0.6 * grey + weight * colors)).astype(np.uint8)
 
 
-def cards(images, texts, side=56):
+def cards(images: Any, texts: Iterable[str], side: int = 56) -> str:
     """Return HTML with pictures uint8 (N, 28, 28) in a row, `side` pixels large, each with its text (HTML) below it."""
     parts = [
         f'<div><img src="{data_address(image)}" alt="" '
@@ -52,10 +56,10 @@ def cards(images, texts, side=56):
     return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{"".join(parts)}</div>'
 
 
-def bars(probabilities, label=None):
-    """Return HTML with a bar for each digit's probability.
+def bars(probabilities: ArrayLike, label: int | None = None) -> str:
+    """Return HTML with a bar for each digit's probability, the highest bold and blue.
 
-    The highest is blue and bold; where a label is known, its row is marked, and the highest is green or orange-red.
+    Where the label is known, its row is marked, and the highest bar is green (right) or orange-red (wrong).
     """
     values = np.asarray(probabilities, dtype=float)
     top, rows = int(values.argmax()), []
@@ -76,10 +80,10 @@ def bars(probabilities, label=None):
     )
 
 
-def caption(number, facts):
-    """Return HTML that tells of the digit `number` what `Facts` know: label, prediction, confidence, loss, margin."""
+def caption(number: int, facts: Facts) -> str:
+    """Return HTML with what the `Facts` know of the digit `number`: label, prediction, confidence, margin and loss."""
     text = f"no. {number:,} &middot; label <b>{facts.labels[number]}</b>"
-    if facts.predictions is None:
+    if facts.predictions is None or facts.confidence is None or facts.margin is None or facts.loss is None:
         return text
     right = bool(facts.predictions[number] == facts.labels[number])
     color, verdict = (GREEN, "right") if right else (RED, "wrong")
@@ -90,15 +94,14 @@ def caption(number, facts):
     )
 
 
-def thumbnails(images, page_class, side=56):
-    """Return a style sheet that puts pictures on the buttons of a page, one each, and hides the buttons left over.
+def thumbnails(images: Any, page_class: str) -> str:
+    """Return a style sheet that puts one picture on each button of a page and hides the buttons left over.
 
     Args:
         images: uint8 (N, 28, 28); N may be 0.
         page_class: the CSS class of the box that holds the buttons.
-        side: of a picture on the page in pixels.
     """
-    n, button = len(images), f".{page_class} button"
+    n, side, button = len(images), 56, f".{page_class} button"
     hidden = f"{button}:nth-child(n+{n + 1}){{visibility:hidden}}"
     if n == 0:
         return f"<style>{hidden}</style>"
@@ -111,7 +114,7 @@ def thumbnails(images, page_class, side=56):
     )
 
 
-def highlight(page_class, place, wrong=()):
+def highlight(page_class: str, place: int, wrong: Iterable[int] = ()) -> str:
     """Return a style sheet that frames a page's button at `place` and colours the captions at the places `wrong`."""
     marks = ",".join(f".{page_class} button:nth-child({k + 1})" for k in wrong)
     colored = f"{marks}{{color:{RED};font-weight:bold}}" if marks else ""

@@ -1,6 +1,7 @@
 """Which digits to look at and in which order: pure functions of labels and logits."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -27,12 +28,12 @@ class Facts:
     margin: torch.Tensor | None = None
     loss: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
 
-def gather(labels, logits=None):
-    """Return the `Facts` of digits with these labels, int64 (N,), and a model's logits on them, (N, 10), if there are.
+def gather(labels: Any, logits: Any = None) -> Facts:
+    """Return the `Facts` of digits with these labels, int64 (N,), and, if given, a model's logits on them, (N, 10).
 
     Raises:
         ValueError: the logits do not fit the labels, or are not finite.
@@ -56,28 +57,28 @@ def gather(labels, logits=None):
 
 
 def choose(
-    facts,
+    facts: Facts,
     *,
-    label=None,
-    prediction=None,
-    right=None,
-    confidence=None,
-    loss=None,
-    order="index",
-    descending=False,
-):
+    label: int | None = None,
+    prediction: int | None = None,
+    right: bool | None = None,
+    confidence: tuple[float, float] | None = None,
+    loss: tuple[float, float] | None = None,
+    order: str = "index",
+    descending: bool = False,
+) -> torch.Tensor:
     """Return the numbers of the digits that fit, in order: int64 (M,), where M may be 0.
 
     Args:
         facts: `Facts` of all N digits.
-        label, prediction: 0 to 9; None, as for all that follow: any.
+        label, prediction: 0 to 9. Here, as below, None means any.
         right: whether the prediction is the label.
         confidence, loss: (least, most), both included.
-        order: one of `ORDERS`; digits that are equal in it stay in the order of their numbers.
+        order: one of `ORDERS`; equal digits stay in the order of their numbers.
         descending: the largest first.
 
     Raises:
-        ValueError: no such order, or something is asked for that needs logits.
+        ValueError: there is no such order, or the choice needs logits.
     """
     if order not in ORDERS:
         raise ValueError(f"there is no order {order!r}: choose one of {', '.join(ORDERS)}")
@@ -92,7 +93,7 @@ def choose(
     if right is not None:
         fits &= (facts.predictions == facts.labels) == right
     for values, limits in ((facts.confidence, confidence), (facts.loss, loss)):
-        if limits is not None:
+        if limits is not None and values is not None:
             fits &= (values >= limits[0]) & (values <= limits[1])
     numbers = fits.nonzero().flatten()
     if order == "index":
@@ -100,6 +101,6 @@ def choose(
     return numbers[getattr(facts, order)[numbers].argsort(descending=descending, stable=True)]
 
 
-def clamp(position, n):
+def clamp(position: Any, n: int) -> int | None:
     """Return the whole number nearest to `position` from 0 to n - 1, or None if n is 0."""
     return min(max(int(position), 0), n - 1) if n else None

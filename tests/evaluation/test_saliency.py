@@ -43,7 +43,7 @@ def test_occlusion_of_a_square_is_the_probability_that_goes(linear):
     image = torch.zeros(1, 1, 28, 28)
     image[0, 0, 2, 2] = 20.0
     gone = linear(image).softmax(dim=1)[0, 3] - 0.1
-    assert torch.allclose(occlusion(linear, image, torch.tensor([3]), size=7, stride=7)[0, :7, :7], gone)
+    assert torch.allclose(occlusion(linear, image, torch.tensor([3]))[0, 2, 2], gone)
     assert not occlusion(linear, torch.zeros(1, 1, 28, 28)).any(), "a blank picture has nothing to erase"
 
 
@@ -62,9 +62,3 @@ def test_without_classes_the_answers_are_looked_at():
     answers = model(images).argmax(dim=1)
     for look in (saliency, occlusion):
         assert torch.allclose(look(model, images), look(model, images, answers))
-
-
-@pytest.mark.parametrize(("size", "stride"), [(6, 7), (5, 2), (0, 1), (30, 1), (6, 0)])
-def test_squares_that_do_not_cover_the_picture_are_refused(linear, size, stride):
-    with pytest.raises(ValueError, match="do not cover 28 pixels"):
-        occlusion(linear, torch.zeros(1, 1, 28, 28), size=size, stride=stride)

@@ -17,7 +17,6 @@ from mnist_helpers.evaluation.scores import (
     LABEL_ERRORS,
     accuracy,
     evaluate,
-    fit_temperature,
     predict,
     predict_logits,
     score_on_test,
@@ -104,10 +103,10 @@ def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits
         torch.testing.assert_close(shares, expected[0])
 
 
-@pytest.mark.parametrize("images", [torch.zeros(28, 28), np.zeros((8, 8), dtype=np.uint8), "a.png", None])
-def test_predict_refuses_what_is_not_in_mnists_form(images, saved):
-    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not "):
-        predict(images, saved)
+def test_predict_refuses_what_is_not_in_mnists_form(saved):
+    for images in (torch.zeros(28, 28), np.zeros((8, 8), dtype=np.uint8), "a.png", None):
+        with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not "):
+            predict(images, saved)
 
 
 def test_the_card_tells_score_on_test_the_normalisation(saved, model):
@@ -119,17 +118,6 @@ def test_the_card_tells_score_on_test_the_normalisation(saved, model):
         score_on_test(model, source="sklearn-digits")
 
 
-def test_fit_temperature_finds_how_overconfident_logits_were_made():
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(20_000, 10, generator=generator)
-    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).flatten()  # perfectly calibrated
-    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.02)
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.06)
-    assert fit_temperature(logits / 4, labels) == pytest.approx(0.25, abs=0.005)
-    with pytest.raises(ValueError, match="there are none"):
-        fit_temperature(logits[:0], labels[:0])
-
-
 def test_a_committee_has_the_mean_of_its_members_probabilities():
     members = [torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])]
     mean = (members[0].softmax(dim=1) + members[1].softmax(dim=1)) / 2
@@ -139,26 +127,24 @@ def test_a_committee_has_the_mean_of_its_members_probabilities():
     torch.testing.assert_close(committee([far, far]), far - 300)  # beyond what a probability can hold
 
 
-def test_nothing_but_evaluation_reads_the_test_set():
-    """Only `evaluation`, and the command that counts the files, may ask for the test part, and few for a score."""
-    readers, scorers = set(), set()
-    for path in Path(mnist_helpers.__file__).parent.rglob("*.py"):
+LOADERS = {"load_data", "load_mnist", "load_part", "load_digits_sample"}
+
+
+def test_nothing_but_a_score_reads_the_test_set():
+    """Only `scores`, and the command that counts the files, may ask for the test part, and few for a score."""
+    readers, scorers, package = set(), set(), Path(mnist_helpers.__file__).parent
+    for path in package.rglob("*.py"):
+        module = path.relative_to(package).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("score_on_test"):
-                scorers.add(path.name)
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("load_"):
-                for argument in [*node.args, *[keyword.value for keyword in node.keywords if keyword.arg == "train"]]:
-                    if not (isinstance(argument, ast.Constant) and argument.value is True):
-                        readers.add((path.name, ast.unparse(node)))
-    allowed = {
-        ("evaluation.py", "load_part(source, train=False)"),
-        ("__main__.py", "load_data(train=train)"),  # counts and checksums
-        ("records.py", "load_part(card['source'], train=True)"),
-    }
-    loaders = ("load_data", "load_mnist", "load_part", "load_digits_sample")
-    inside = {(name, call) for name, call in readers if name != "data.py"}
-    assert {(name, call) for name, call in inside if call.startswith(loaders)} == allowed
-    assert scorers == {"runs.py", "records.py"}, "a run when it is over, and its weights when they are saved"
+            if isinstance(node, ast.Call):
+                function = ast.unparse(node.func).split(".")[-1]
+                train = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}.get("train", "True")
+                if function == "score_on_test":
+                    scorers.add(module)
+                if function in LOADERS and (train != "True" or len(node.args) > (function == "load_part")):
+                    readers.add(module)
+    assert readers <= {"evaluation/scores.py", "data/digits.py", "__main__.py"}, "the last counts, and takes checksums"
+    assert scorers <= {"experiments/run.py", "experiments/records.py"}, "a finished run, and its weights when saved"
 
 
 @pytest.mark.mnist

@@ -1,17 +1,19 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from mnist_helpers.handwriting.cuts import WEIGHTS, cut, find_seams
+from mnist_helpers.environment import seeded
+from mnist_helpers.handwriting.boundary import BoundaryNet
+from mnist_helpers.handwriting.cuts import boundary_network, cut, find_seams
 from mnist_helpers.handwriting.segmentation import find_parts, union
-from mnist_helpers.models.saved import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
-    return load_model(WEIGHTS, device="cpu")
+    return boundary_network()
 
 
 def rings(*middles, size=40, width=6):
@@ -51,3 +53,9 @@ def test_a_seam_runs_from_top_to_bottom_within_the_ink(model):
     for path, chance in find_seams(part.mask, model):
         assert path.shape == (part.height,) and 0 < chance <= 1
         assert 0 <= path.min() and path.max() <= part.width and np.abs(np.diff(path)).max() <= 3
+
+
+def test_pieces_of_ink_in_a_logit_for_each_point_out():
+    with seeded(0):
+        network = BoundaryNet()
+    assert network(torch.zeros(2, 1, 32, 72)).shape == (2, 32, 72)

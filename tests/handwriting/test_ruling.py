@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.handwriting.ruling import stroke_width, without_ruling
+from mnist_helpers.handwriting.ruling import without_ruling
 
 
 def ring(mask, x, y, radius=20, width=5):
@@ -15,14 +15,6 @@ def clean(picture):
     """Return the mask without its ruling."""
     mask = picture > 0
     return without_ruling(mask, mask, picture.astype(np.float32))
-
-
-@pytest.mark.parametrize("width", [3, 7, 15])
-def test_the_width_of_a_stroke_is_measured(width):
-    mask = np.zeros((100, 200), bool)
-    mask[40 : 40 + width, 10:190] = True
-    assert stroke_width(mask) == pytest.approx(width, abs=0.3, rel=0.1)
-    assert stroke_width(np.ones((50, 50), bool)) > 10 and stroke_width(np.zeros((5, 5), bool)) == 0
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.05, -0.08])

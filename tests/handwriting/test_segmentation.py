@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mnist_helpers.handwriting.segmentation import find_parts, lines_of, skew, turn, union, usual_height
+from mnist_helpers.handwriting.segmentation import find_parts, lines_of, skew, stroke_width, turn, union, usual_height
 
 
 def page(places, size=30, shape=(300, 400)):
@@ -14,6 +14,14 @@ def page(places, size=30, shape=(300, 400)):
 
 
 GRID = [(x, y) for y in (60, 130, 200) for x in (60, 130, 200, 270, 340)]
+
+
+def test_the_width_of_a_stroke_is_measured():
+    for width in (3, 7, 15):
+        mask = np.zeros((100, 200), bool)
+        mask[40 : 40 + width, 10:190] = True
+        assert stroke_width(mask) == pytest.approx(width, abs=0.3, rel=0.1)
+    assert stroke_width(np.ones((50, 50), bool)) > 10 and stroke_width(np.zeros((5, 5), bool)) == 0
 
 
 def test_pieces_of_ink_are_found_without_specks_and_blots():

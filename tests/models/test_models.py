@@ -112,16 +112,10 @@ def test_blocks_change_what_they_are_given(make):
         torch.testing.assert_close(outputs, torch.relu(block.change(images) + block.shortcut(images)))
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"boundary_net"}))
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_images_in_ten_logits_out(name):
     with seeded(0):
         assert build_model(name).eval()(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
-
-
-def test_pieces_of_ink_in_a_logit_for_each_point_out():
-    with seeded(0):
-        model = build_model("boundary_net").eval()
-    assert model(torch.zeros(2, 1, 32, 72)).shape == (2, 32, 72)
 
 
 def test_dropout_and_batch_normalisation_come_alone_or_together():

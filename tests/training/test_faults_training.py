@@ -20,7 +20,8 @@ from mnist_helpers.data.augment import Augmentation
 from mnist_helpers.data.digits import Digits
 from mnist_helpers.data.loaders import ResidentLoader, make_loaders
 from mnist_helpers.environment import seeded
-from mnist_helpers.evaluation.scores import fit_temperature, predict_logits
+from mnist_helpers.evaluation.calibration import fit_temperature
+from mnist_helpers.evaluation.scores import predict_logits
 from mnist_helpers.models import network, unwrapped
 from mnist_helpers.models.saved import CheckpointError
 from mnist_helpers.training.loop import TrainingError, fit

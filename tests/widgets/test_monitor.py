@@ -37,11 +37,15 @@ print("stopped:", monitor.run().stopped, len(monitor.history) < 50)
 """
 
 
+def small_model():
+    with seeded(0):
+        return mlp_baseline(width=16)
+
+
 def prepare(digits, loaders=None):
     """Return (model, its monitor-ready arguments): a small training with dropout, shuffling and batch norm."""
     train, validation = loaders or make_loaders(digits, device="cpu")
-    with seeded(0):
-        model = mlp_baseline(width=16)
+    model = small_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     return model, epochs(model, train, validation, optimizer, EPOCHS), validation
 
@@ -64,8 +68,11 @@ def shown(monkeypatch):
     return views
 
 
-@pytest.mark.parametrize("make", [lambda digits: None, shuffled_loaders], ids=["ours", "torch's, shuffled"])
-@pytest.mark.parametrize("widget", [False, True])
+@pytest.mark.parametrize(
+    ("widget", "make"),
+    [(False, lambda digits: None), (True, lambda digits: None), (True, shuffled_loaders)],
+    ids=["text", "widget", "widget, torch's loaders"],
+)
 def test_watching_changes_not_a_single_bit(digits, shown, capsys, widget, make):
     plain, results, _ = prepare(digits, make(digits))
     expected = list(results)
@@ -76,11 +83,6 @@ def test_watching_changes_not_a_single_bit(digits, shown, capsys, widget, make):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
     assert len(shown) == widget
     assert len(capsys.readouterr().out.splitlines()) == (0 if widget else EPOCHS)
-
-
-def test_it_can_be_iterated_like_what_it_wraps(digits):
-    _, results, _ = prepare(digits)
-    assert [result.epoch for result in TrainingMonitor(results, widget=False)] == [1, 2, 3]
 
 
 def test_a_consumer_may_leave_early(digits):
@@ -98,17 +100,18 @@ def test_the_best_state_is_that_of_the_best_epoch(digits):
     states = []
     for _ in (monitor := TrainingMonitor(results, model=model, widget=False)):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert len(states) == EPOCHS
     best = states[monitor.history.best.epoch - 1]
     assert all(torch.equal(value, best[name]) for name, value in monitor.history.best_state.items())
 
 
 def test_pictures_of_curves_and_of_the_worst(digits, shown):
     model, results, loader = prepare(digits)
-    monitor = TrainingMonitor(results, EPOCHS, model=model, loader=loader, worst=4, title="synthetic", widget=True)
+    monitor = TrainingMonitor(results, EPOCHS, model=model, loader=loader, title="synthetic", widget=True)
     assert monitor.run() and shown == [monitor.view]
     assert np.asarray(Image.open(io.BytesIO(monitor._curves.value))).shape[1] > 600
     assert "epoch 3/3: training loss" in monitor._line.value
-    assert monitor._worst.value.count("<img") == 4 and monitor._worst.value.count("&rarr;") == 5
+    assert monitor._worst.value.count("<img") == 10 and monitor._worst.value.count("&rarr;") == 11
 
 
 def test_the_worst_digits_are_those_with_the_largest_loss(digits):
@@ -189,6 +192,15 @@ def test_a_failing_training_says_so_itself():
 def test_the_line_of_an_epoch():
     text = line(EpochResult(2, 0.12345, 96.5, 0.1, 97.25, 1e-3, 3.21), 15)
     assert text == "epoch 2/15: training loss 0.1235, 96.50 %; validation loss 0.1000, 97.25 %; 3.2 s"
+
+
+def test_training_without_validation_is_watched_too(shown):
+    results = [EpochResult(epoch, 0.5, 90.0, None, None, 1e-3, 3.21) for epoch in (1, 2)]
+    monitor = TrainingMonitor(iter(results), 2, model=small_model(), widget=True)
+    history = monitor.run()
+    assert monitor.errors == [] and history.best is None and history.best_state is None
+    assert monitor._line.value == "epoch 2/2: training loss 0.5000, 90.00 %; 3.2 s"
+    assert np.asarray(Image.open(io.BytesIO(monitor._curves.value))).shape[1] > 600
 
 
 def test_a_program_is_no_front_end(monkeypatch):

@@ -47,7 +47,7 @@ KINDS = ["letter", "letter", "printed", "printed", "scribble", "curl", "strokes"
 SIDE = 96  # of a drawing, in pixels
 
 
-def odd_drawing(random):
+def odd_drawing(random: np.random.Generator) -> np.ndarray:
     """Return a shape that is no digit, ink on 0: uint8 (96, 96)."""
     picture = np.zeros((SIDE, SIDE), np.uint8)
     width = int(random.integers(2, 11))
@@ -57,21 +57,20 @@ def odd_drawing(random):
     return cv2.warpAffine(picture, bend, (SIDE, SIDE))
 
 
-def odd_shapes(n, seed):
+def odd_shapes(n: int, seed: int) -> np.ndarray:
     """Return n shapes that are no digits, uint8 (n, 28, 28), in MNIST's form."""
     random = np.random.default_rng(seed)
     shapes = [to_mnist_form(odd_drawing(random)) for _ in range(n)]
     return np.array(shapes, dtype=np.uint8).reshape(-1, 28, 28)
 
 
-def odd_page(seed, columns=8, rows=4):
+def odd_page(seed: int) -> np.ndarray:
     """Return a picture without any digit, uint8 (H, W), dark on light, with odd shapes in lines: uneven and soft."""
     random = np.random.default_rng([seed, 9])
-    page = np.zeros((rows * SIDE, columns * SIDE), np.uint8)
-    for row in range(rows):
-        for column in range(columns):
-            page[row * SIDE :, column * SIDE :][:SIDE, :SIDE] = odd_drawing(random)
-    page = cv2.resize(page, None, fx=(scale := random.uniform(0.4, 1.0)), fy=scale, interpolation=cv2.INTER_AREA)
+    drawings = [[odd_drawing(random) for _ in range(8)] for _ in range(4)]
+    page: np.ndarray = np.block(drawings)
+    scale = random.uniform(0.4, 1.0)
+    page = cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     light = np.linspace(250, random.uniform(120, 250), page.shape[1])
     picture = light * (1 - page / 255 * random.uniform(0.4, 0.9)) + random.normal(0, random.uniform(0, 6), page.shape)
     return cv2.GaussianBlur(picture.clip(0, 255).astype(np.uint8), (0, 0), random.uniform(0.2, 1.2))

@@ -1,13 +1,18 @@
 """Pages of digits whose layout is known, made of single digits: what the reading of pages is measured on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from ...data.digits import Digits
+from ..boxes import match_boxes
+from ..reading import Reading
+
 RULINGS = ("none", "lines", "squares", "boxes")
-MARGIN = 0.8  # of a page, in heights of a digit
-NESTED = 0.25  # of a digit's height: touching neighbours' boxes overlap by no more, for nobody writes one in another
+MARGIN = 0.8  # of a page, × a digit's height
+MAX_OVERLAP = 0.25  # of touching neighbours' boxes, × a digit's height; nobody writes one digit inside another
 
 
 @dataclass(frozen=True)
@@ -30,36 +35,36 @@ class Page:
 
 
 def compose_page(
-    images,
-    labels,
-    seed=0,
-    columns=6,
-    size=48,
-    touching=0.0,
-    stroke=0,
-    ruling="none",
-    printed=0.4,
-    degrees=0.0,
-    tilt=0.0,
-    shadow=0.0,
-    blur=0.0,
-    noise=0.0,
-    ink=(30, 30, 60),
-    paper=(245, 243, 238),
-):
-    """Return a `Page` with these digits in lines of `columns`, a function of its arguments alone.
+    images: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    seed: int = 0,
+    columns: int = 6,
+    size: float = 48,
+    touching: float = 0.0,
+    stroke: float = 0,
+    ruling: str = "none",
+    printed: float = 0.4,
+    degrees: float = 0.0,
+    tilt: float = 0.0,
+    shadow: float = 0.0,
+    blur: float = 0.0,
+    noise: float = 0.0,
+    ink: Sequence[float] = (30, 30, 60),
+    paper: Sequence[float] = (245, 243, 238),
+) -> Page:
+    """Return a `Page` with these digits in lines of `columns`: a function of its arguments alone.
 
     Args:
         images: uint8 (N, 28, 28), ink bright on 0; labels: (N,).
         seed: of the digits' places and sizes, the shadow and the noise.
         size: height of MNIST's 20-pixel box in pixels; digits differ from it by up to 15 %.
-        touching: the share of neighbours in a line, two by two, that are moved together until their ink touches.
-        stroke: pixels by which strokes grow, or shrink, below 0, as far as none breaks.
+        touching: the share of pairs of neighbours in a line that are moved together until their ink touches.
+        stroke: pixels by which strokes become wider, or narrower below 0 as far as none breaks.
         ruling: one of RULINGS: lines to write on, squared paper, or a box around each digit.
-        printed: how dark these lines are, from 0, the paper, to 1, as dark as ink.
+        printed: how dark these lines are, from 0 (as paper) to 1 (as ink).
         degrees: the page's rotation.
-        tilt: perspective; the share by which the page's far side is narrower.
-        shadow: the share of the light that is missing in the darkest place, from 0 to 1.
+        tilt: perspective: the share by which the page's far side is narrower.
+        shadow: the share of light missing in the darkest place, from 0 to 1.
         blur: standard deviation in pixels.
         noise: standard deviation in grey values from 0 to 255.
         ink, paper: colours (3,) from 0 to 255.
@@ -75,7 +80,7 @@ def compose_page(
     places, lines, pairs = _layout(grown, pairs, columns, size, ruling, random)
     height = int(max(top + digit.shape[0] for digit, (_, top) in zip(grown, places)) + MARGIN * size)
     width = int(max(left + digit.shape[1] for digit, (left, _) in zip(grown, places)) + MARGIN * size)
-    sheet = np.zeros((height, width), np.float32)
+    sheet: np.ndarray = np.zeros((height, width), np.float32)
     for digit, (left, top) in zip(grown, places):
         part = sheet[top : top + digit.shape[0], left : left + digit.shape[1]]
         np.maximum(part, digit / 255, out=part)
@@ -87,13 +92,13 @@ def compose_page(
     return Page(image, boxes, np.asarray(labels, dtype=np.int64), np.array(lines), np.array(pairs))
 
 
-def random_page(digits, seed, n_digits=24, touching=None):
-    """Return a `Page` of digits drawn from `Digits`, with everything else drawn too: a function of digits and seed.
+def random_page(digits: Digits, seed: int, touching: float | None = None) -> Page:
+    """Return a `Page` of 24 digits drawn from `Digits`, all else drawn at random too: a function of digits and seed.
 
     `touching` is as for `compose_page`; unless given, it is 0.25 on every other page.
     """
     random = np.random.default_rng([seed, 8])
-    chosen = random.choice(len(digits), n_digits)
+    chosen = random.choice(len(digits), 24)
     images, labels = digits.images.numpy()[chosen], digits.labels.numpy()[chosen]
     size = float(random.choice([28, 40, 56, 90]))
     dark = random.random() < 0.12
@@ -118,6 +123,15 @@ def random_page(digits, seed, n_digits=24, touching=None):
         ink=ink,
         paper=paper,
     )
+
+
+def found_and_right(page: Page, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """Return which digits of a `Page` a `Reading` has found, and which it has read right: bool (N,) each."""
+    matches = match_boxes(page.boxes, reading.boxes)
+    found = matches >= 0
+    right = found.copy()
+    right[found] = reading.digits[matches[found]] == page.labels[found]
+    return found, right
 
 
 def _grow(image, size, stroke):
@@ -159,7 +173,7 @@ def _layout(digits, pairs, columns, size, ruling, random):
         if joined:
             before = digits[number - 1]
             shift = _joining(before, digit, top - places[-1][1], max(1, round(size / 24)))
-            joined = shift >= before.shape[1] - NESTED * size
+            joined = shift >= before.shape[1] - MAX_OVERLAP * size
         if ruling == "boxes":
             left = round(MARGIN * size + (column + 0.5) * 1.6 * size - digit.shape[1] / 2)
         elif joined:
@@ -219,9 +233,8 @@ def _perspective(width, height, degrees, tilt):
 def _photograph(sheet, rules, shadow, blur, noise, ink, paper, random):
     """Return uint8 (H, W, 3): ink and lines on paper, under uneven light, seen by a camera."""
     ink, paper = np.array(ink, np.float32), np.array(paper, np.float32)
-    image = (
-        paper + (0.5 * ink + (60, 80, 100) - paper if paper.mean() > ink.mean() else ink - paper) * rules[:, :, None]
-    )
+    printed = 0.5 * ink + (60, 80, 100) if paper.mean() > ink.mean() else ink
+    image = paper + (printed - paper) * rules[:, :, None]
     image = image + (ink - image) * sheet[:, :, None].clip(0, 1)
     if shadow:
         height, width = sheet.shape

@@ -3,27 +3,32 @@
 `python -m mnist_helpers.handwriting.learn.touching` trains it anew, on training digits alone.
 """
 
+import json
+import math
+from pathlib import Path
+
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ...data.digits import load_mnist
+from ...data.digits import Digits, load_mnist
 from ...data.loaders import SPLIT, stratified_split
 from ...environment import choose_device, has_bfloat16, seeded
-from ...models import build_model, count_parameters, evaluation_mode
-from ...models.saved import save_model
+from ...files import sha256, write_atomically
+from ...models import count_parameters, evaluation_mode
+from ..boundary import BoundaryNet
 from ..cuts import HEIGHT, WEIGHTS, scaled
 from ..segmentation import trimmed
 from .oddities import odd_drawing
 
-WIDTH = 64  # of the windows that are trained on: two digits and a little
-EXAMPLES, EPOCHS, BATCH = 50_000, 6, 64  # of the training
-ODD = 6  # one example in so many is no digit, and has no boundary
-EDGE = 3.0  # times as much as another counts a point on a boundary: there are few
+WIDTH = 64  # columns of the windows that are trained on: two digits and a little
+EXAMPLES, EPOCHS, BATCH = 50_000, 6, 64
+ODD_EVERY = 6  # one example in 6 is no digit, and has no boundary
+EDGE_WEIGHT = 3.0  # in the loss, of points on a boundary; there are few
 
 
-def touching_piece(images, seed):
+def touching_piece(images: np.ndarray, seed: int | list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return (ink, boundary), bool (32, W) each: a piece of ink, and where in it a digit ends and another begins.
 
     All digits are written by one hand: with one slant and one pen, and each a little larger or smaller, higher or
@@ -58,12 +63,12 @@ def touching_piece(images, seed):
     return ink, _changes(owner)
 
 
-def examples(digits, n, seed):
+def examples(digits: Digits, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (ink float32 (n, 32, 64), boundaries float32 (n, 32, 64)): touching digits, single ones and no digits."""
     random = np.random.default_rng(seed)
     inks, boundaries = np.zeros((2, n, HEIGHT, WIDTH), np.float32)
     for number in range(n):
-        if number < n // ODD:
+        if number < n // ODD_EVERY:
             ink = scaled(trimmed(0, 0, odd_drawing(random) > 128, number).mask)
             boundary = np.zeros_like(ink)
         else:
@@ -77,15 +82,15 @@ def examples(digits, n, seed):
     return torch.from_numpy(inks), torch.from_numpy(boundaries)
 
 
-def train(path=WEIGHTS):
+def train(path: Path = WEIGHTS) -> None:
     """Train the network on training digits, print its loss on validation digits, and save it at `path`."""
     digits = load_mnist()
     training, validation = (digits.take(part) for part in stratified_split(digits.labels))
     learn, check = examples(training, EXAMPLES, seed=1_000_000), examples(validation, EXAMPLES // 20, seed=2_000_000)
     with seeded(0):
-        model = build_model("boundary_net")
+        model = BoundaryNet().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
-    steps = EPOCHS * -(-EXAMPLES // BATCH)
+    steps = EPOCHS * math.ceil(EXAMPLES / BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
     bfloat16 = has_bfloat16(choose_device("cpu"))
     for epoch in range(EPOCHS):
@@ -103,19 +108,19 @@ def train(path=WEIGHTS):
     card = {
         "recipe": "touching",
         "settings": {"epochs": EPOCHS},
-        "model": "boundary_net",
-        "model_arguments": {},
         "parameters": count_parameters(model),
         "examples": EXAMPLES,
         "validation_loss": loss,
         "split": SPLIT,
         "data": digits.checksums,
     }
-    save_model(model, path, card, half=True)
+    torch.save(model.half().state_dict(), path)
+    card["sha256"] = sha256(path.read_bytes())
+    write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
 
 
 def _loss(logits, boundaries):
-    return F.binary_cross_entropy_with_logits(logits, boundaries, pos_weight=torch.tensor(EDGE))
+    return F.binary_cross_entropy_with_logits(logits, boundaries, pos_weight=torch.tensor(EDGE_WEIGHT))
 
 
 def _written(images, random):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_examples_are_functions_of_their_seed():
     digits = load_digits_sample()
-    one, again = (examples(digits, pages=1, n_digits=15, n_written=5, n_odd=10, seed=3) for _ in range(2))
+    one, again = (examples(digits, pages=1, n_digits=15, n_written=5, n_odd=10, seed=1) for _ in range(2))
     assert (one.images == again.images).all() and (one.labels == again.labels).all()
     assert one.images.shape[1:] == (28, 28) and one.labels[-10:].sum() == 0 and one.labels[-30:-10].sum() == 20
 

@@ -1,12 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from mnist_helpers.data.digits import load_digits_sample, load_mnist
 from mnist_helpers.data.loaders import stratified_split
-from mnist_helpers.handwriting.cuts import WEIGHTS
+from mnist_helpers.files import sha256
+from mnist_helpers.handwriting.cuts import WEIGHTS, boundary_network
 from mnist_helpers.handwriting.learn.touching import examples, touching_piece
-from mnist_helpers.models.saved import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,6 +37,12 @@ def test_the_committed_network_sees_boundaries():
     digits = load_mnist()
     inks, boundaries = examples(digits.take(stratified_split(digits.labels)[1]), 300, seed=7)
     with torch.no_grad():
-        chances = load_model(WEIGHTS, device="cpu")(inks[:, None]).sigmoid()
+        chances = boundary_network()(inks[:, None]).sigmoid()
     seen, bounded = chances.amax(dim=(1, 2)) > 0.5, boundaries.sum(dim=(1, 2)) > 20
     assert (seen == bounded).float().mean() > 0.9
+
+
+def test_the_committed_network_is_the_one_its_card_describes():
+    card = json.loads(WEIGHTS.with_suffix(".json").read_text())
+    assert sha256(WEIGHTS.read_bytes()) == card["sha256"]
+    assert sum(one.numel() for one in boundary_network().parameters()) == card["parameters"]
