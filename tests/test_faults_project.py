@@ -86,6 +86,8 @@ def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatc
 @pytest.mark.parametrize("kind", ["record", "card", "trial", "committee"])
 def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, monkeypatch, capsys, kind):
     digits, options = load_digits_sample(), {"device": "cpu", "progress": False, "allow_sample": True}
+    few = load_digits_sample(False).take(torch.arange(20))  # a committee's answers take their time
+    monkeypatch.setattr(evaluation, "load_part", lambda source, train: few)
     if kind == "trial":
         made = record_run(vary("network", {"lr": 0.01}), 4, limit=100, digits=digits, **options)
     elif kind == "committee":
