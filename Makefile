@@ -4,10 +4,12 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NEEDED_GB := 8
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: help setup notebooks publish test lab colab
+.PHONY: help setup notebooks publish test test-full lab colab
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/'
 
 setup: $(READY) ## make .venv and install requirements.txt into it (the other targets do this by themselves)
 
@@ -17,8 +19,11 @@ notebooks: $(READY) ## execute all notebooks into runs/ and print the results ta
 publish: $(READY) ## the same in full mode, then promote outputs, weights, records and README table into the tracked files
 	@$(PY) -m mnist_helpers notebooks --publish
 
-test: $(READY) ## run the whole test suite, the notebooks in quick mode included
-	@$(PY) -m pytest
+test: $(READY) ## run the test suite with the notebooks in quick mode, in two processes; more with WORKERS=4
+	@$(PYTEST)
+
+test-full: $(READY) ## the same with its long loops
+	@$(PYTEST) -m ""
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	@$(PY) -m jupyter lab notebooks
@@ -43,5 +48,6 @@ $(READY): requirements.txt pyproject.toml
 	@echo "Setting up $(VENV), which takes a few minutes the first time ..."
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "$(PYTHON) cannot make a virtual environment here: install its venv module (on Debian: apt install python3-venv), then try again." >&2; exit 1; }
+	@$(PY) -m pip install -q --upgrade pip
 	@$(PY) -m pip install -q -r requirements.txt
 	@touch $@

@@ -18,10 +18,12 @@ from mnist_helpers.files import sha256
 
 def pytest_configure():
     matplotlib.use("Agg")
-    os.environ.update(QUICK="1", MNIST_OFFLINE="1")  # the notebooks' kernels inherit them
+    torch.set_num_threads(1)  # workers share the cores, and small networks are no slower
+    os.environ.update(QUICK="1", MNIST_OFFLINE="1", OMP_NUM_THREADS="1")  # the notebooks' kernels inherit them
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "notebook" not in item.nodeid)  # the longest first: no worker waits for them at the end
     marked = [item for item in items if item.get_closest_marker("mnist")]
     if not marked or os.environ.get("CI"):
         return  # in CI a missing MNIST is a failure

@@ -13,9 +13,7 @@ import torch
 from packaging.requirements import Requirement
 
 from mnist_helpers.__main__ import main
-from mnist_helpers.data import digits as data
 from mnist_helpers.data.digits import load_digits_sample
-from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import scores as evaluation
 from mnist_helpers.experiments import records
 from mnist_helpers.experiments import run as runs
@@ -78,19 +76,6 @@ test_faults_project.repeat(pathlib.Path("another"))
         assert all(torch.equal(their_weights[one], our_weights[one]) for one in our_weights)
 
 
-def test_plain_torch_with_the_same_seed_depends_on_what_was_drawn_before():
-    """What seeding each part by itself is for."""
-    weights = []
-    for drawn in (0, 1):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            torch.rand(drawn)
-            weights.append(torch.nn.Linear(2, 2).weight.detach())
-            with seeded(0):
-                weights.append(mlp_baseline(2)[1].weight.detach())
-    assert not torch.equal(weights[0], weights[2]) and torch.equal(weights[1], weights[3])
-
-
 @pytest.mark.parametrize("what", ["labels", "images"])
 @pytest.mark.parametrize("recipe", ["network", "mlp_plateau", "speed_99"])
 def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatch, recipe, what):
@@ -109,6 +94,8 @@ def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatc
 @pytest.mark.parametrize("kind", ["record", "card", "trial", "committee"])
 def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, monkeypatch, capsys, kind):
     digits, options = load_digits_sample(), {"device": "cpu", "progress": False, "allow_sample": True}
+    few = load_digits_sample(False).take(torch.arange(20))  # a committee's answers take their time
+    monkeypatch.setattr(evaluation, "load_part", lambda source, train: few)
     if kind == "trial":
         made = record_run(vary(RECIPES["network"], {"lr": 0.01}), 4, limit=100, digits=digits, **options)
     elif kind == "committee":
@@ -132,14 +119,15 @@ def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, mo
     assert without_seconds(again) == without_seconds(made)
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_row_of_the_results_can_be_trained_again(path, monkeypatch):
+def test_every_row_of_the_results_can_be_trained_again(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("QUICK")
     monkeypatch.setattr(records, "load_part", lambda source, train: (source, train))
-    card, options = described_run(path)
-    assert options["recipe"].settings() == card["settings"] and options["digits"] == ("mnist", True)
-    assert options["seed"] == card["seed"] and options["device"] == card["device"] and options["again"]
+    assert len(RUNS) > 300
+    for path in RUNS:
+        card, options = described_run(path)
+        assert options["recipe"].settings() == card["settings"] and options["digits"] == ("mnist", True), path
+        assert options["seed"] == card["seed"] and options["device"] == card["device"] and options["again"], path
 
 
 @pytest.mark.parametrize(
@@ -165,9 +153,6 @@ def test_a_card_that_cannot_be_trained_again_is_one_sentence(project, capsys, ch
 
 def test_one_cycle_over_too_few_batches_is_one_sentence(short, monkeypatch):
     """A rise of a quarter of four batches is one batch, by whose length less one PyTorch divides."""
-    with pytest.raises(ZeroDivisionError):
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 4, pct_start=0.25)
     one_cycle = {"max_lr": 0.1, "pct_start": 0.25}
     recipe = replace(RECIPES["mlp_one_cycle"], scheduler_arguments=one_cycle, batch_size=100)
     with pytest.raises(ValueError, match="OneCycleLR cannot rise within a single one of 4 batches: train for more"):
@@ -200,53 +185,6 @@ def test_versions_with_known_holes_are_excluded(name, version, advisory):
     lines += [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] not in "#-"]
     bounds = [one.specifier for one in map(Requirement, lines) if one.name == name]
     assert bounds and not all(one.contains(version) for one in bounds), advisory
-
-
-def test_importing_everything_asks_no_network_and_writes_nothing(tmp_path):
-    script = """
-import os, pkgutil, socket, sys
-
-def refuse(*_, **__):
-    raise AssertionError("the network was asked")
-
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
-def watch(event, arguments):
-    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-        if not str(arguments[0]).endswith((".pyc", "/dev/null")) and ".pyc." not in str(arguments[0]):
-            written.append(arguments[0])
-written = []
-sys.addaudithook(watch)
-import mnist_helpers
-for module in pkgutil.walk_packages(mnist_helpers.__path__, "mnist_helpers."):
-    if not module.name.endswith("__main__"):
-        __import__(module.name)
-import torch
-assert torch.initial_seed() == torch.default_generator.initial_seed()
-print(len(sys.modules), written)
-"""
-    home = {
-        "HOME": str(tmp_path),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": str(ROOT),
-        "MPLCONFIGDIR": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=home, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    written = re.findall(r"'([^']+)'", done.stdout)
-    assert not [path for path in written if "fontlist" not in path], written  # matplotlib's list of fonts
-
-
-def test_only_the_download_of_the_digits_uses_the_network():
-    """No telemetry: no other module of ours imports what could call home."""
-    networked = re.compile(
-        r"^\s*(?:import|from) (?:urllib|http|socket|ssl|ftplib|smtplib|requests|httpx|aiohttp)\b", re.M
-    )
-    package = Path(data.__file__).parent
-    found = [path.name for path in package.rglob("*.py") if networked.search(path.read_text(encoding="utf-8"))]
-    assert sorted(found) == ["idx_files.py", "sweep.py"]
-    assert set(re.findall(r"socket\.\w+", (package / "sweep.py").read_text())) == {"socket.gethostname"}
 
 
 def test_every_test_that_the_readme_names_exists():

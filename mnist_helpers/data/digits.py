@@ -85,14 +85,12 @@ def load_digits_sample(train=True):
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI (1998), 8x8 pixels.
     """
-    from sklearn.datasets import load_digits  # here: slow to import, seldom needed
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import train_test_split  # here: slow to import, seldom needed
 
-    digits = load_digits()
-    parts = train_test_split(np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=42)
+    images, labels = _sample()
+    parts = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=42)
     chosen = parts[0 if train else 1]
-    images = np.stack([to_mnist_form(picture) for picture in digits.images[chosen]])
-    labels = digits.target[chosen].astype(np.int64)
+    images, labels = images[chosen], labels[chosen]  # copies
     part = "train" if train else "test"
     return Digits(
         images=torch.from_numpy(images),
@@ -101,6 +99,15 @@ def load_digits_sample(train=True):
         folder="scikit-learn",
         checksums={f"{part}-images": sha256(images.tobytes()), f"{part}-labels": sha256(labels.tobytes())},
     )
+
+
+@functools.cache
+def _sample():
+    """Return scikit-learn's digits in MNIST's form, uint8 (1797, 28, 28), and labels, int64; it takes half a second."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.stack([to_mnist_form(picture) for picture in digits.images]), digits.target.astype(np.int64)
 
 
 def load_data(train=True, root=None, download=True, allow_sample=True):

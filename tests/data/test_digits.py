@@ -1,7 +1,5 @@
 import gzip
 import hashlib
-import http.server
-import threading
 import tracemalloc
 import warnings
 from dataclasses import replace
@@ -10,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faults import RAW, lay
+from faults import RAW, lay, send, serving
+from torchvision import datasets
 
 from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
@@ -127,44 +126,33 @@ def test_good_content_serves_where_the_damaged_file_cannot_be_written(project, c
     assert damaged.read_bytes() == b"rot"
 
 
-class Mirror(http.server.BaseHTTPRequestHandler):
-    answers, asked, address = {}, [], None
+class Mirrors:
+    """What the servers answer, path -> (status, body), and which paths they were asked for."""
 
-    def do_GET(self):
-        self.asked.append(self.path)
-        status, body = self.answers.get(self.path, (404, b""))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def __init__(self):
+        self.answers, self.asked, self.address = {}, [], None
 
-    def log_message(self, *_):
-        pass
+    def respond(self, request):
+        self.asked.append(request.path)
+        status, body = self.answers.get(request.path, (404, b""))
+        send(request, body, status)
 
 
 @pytest.fixture
 def server(monkeypatch):
     """A server on this machine that plays the mirrors; downloading is allowed."""
-    Mirror.asked, Mirror.answers = [], {}
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    Mirror.address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.delenv("MNIST_OFFLINE")
-    yield Mirror
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server = Mirrors()
+    with serving(server.respond) as server.address:
+        yield server
 
 
 @pytest.fixture
 def mirrors(contents, server, monkeypatch):
     """Two mirrors, /bad/ and /good/; the first serves error pages with status 200."""
-    from torchvision.datasets import MNIST
-
     server.answers = {f"/good/{name}.gz": (200, gzip.compress(content)) for name, content in contents.items()}
     server.answers |= {f"/bad/{name}.gz": (200, b"<html>come back later</html>") for name in contents}
-    monkeypatch.setattr(MNIST, "mirrors", [f"{server.address}/bad/", f"{server.address}/good"])
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{server.address}/bad/", f"{server.address}/good"])
     return server
 
 
@@ -235,8 +223,6 @@ def others(monkeypatch):
 @pytest.mark.parametrize("name", SETS[1:])
 @pytest.mark.parametrize("train", [True, False])
 def test_sets_in_mnists_form_are_read_as_torchvision_reads_them(project, others, name, train):
-    from torchvision import datasets
-
     raw = project / "data" / name / "raw"
     raw.mkdir(parents=True)
     for part in (True, False):  # torchvision wants all four files to be there
@@ -270,10 +256,8 @@ def test_another_set_is_downloaded_and_its_md5_checked(project, others, server, 
     assert kept == [list(archives)[0].removesuffix(".gz"), list(archives)[0]]
 
 
-@pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("train", [True, False])
-def test_torchvision_knows_where_each_file_is_to_be_had(name, train):
-    for file in describe(name, train):
+def test_torchvision_knows_where_each_file_is_available():
+    for file in [file for name in SETS for train in (True, False) for file in describe(name, train)]:
         addresses, md5 = idx_files._archive(file)
         assert len(md5) == 32
         assert all(address.startswith("http") and address.endswith(f"/{file.name}.gz") for address in addresses)
@@ -341,8 +325,6 @@ def test_load_data_prefers_mnist_and_else_warns_once(project, contents):
 @pytest.mark.mnist
 @pytest.mark.parametrize("train", [True, False])
 def test_agrees_with_torchvision(tmp_path, train):
-    from torchvision.datasets import MNIST
-
     digits = load_mnist(train=train)
     for file, tensor in zip(describe("MNIST", train), (digits.images, digits.labels.byte())):
         path = tmp_path / RAW / file.name
@@ -350,5 +332,5 @@ def test_agrees_with_torchvision(tmp_path, train):
         path.write_bytes(file.header + tensor.numpy().tobytes())
         other = {True: "t10k", False: "train"}[train]  # torchvision wants all four names to be there
         Path(tmp_path / RAW / file.name.replace("train" if train else "t10k", other)).touch()
-    theirs = MNIST(tmp_path, train=train, download=False)
+    theirs = datasets.MNIST(tmp_path, train=train, download=False)
     assert torch.equal(theirs.data, digits.images) and torch.equal(theirs.targets, digits.labels)

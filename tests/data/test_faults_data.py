@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 import time
 import tracemalloc
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def test_two_silent_mirrors_cost_half_a_minute_whichever_parts_are_asked_for(mir
     assert len(asked) == 2 * N_MIRRORS and len(asked) * SILENCE <= 30
 
 
-def test_a_redirect_from_https_to_http_is_refused_where_urllib_follows_it(mirrors, project, monkeypatch):
+def test_a_redirect_from_https_to_http_is_refused(mirrors, project, monkeypatch):
     mirrors(send)
     (target,) = datasets.MNIST.mirrors
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key -out cert -subj /CN=here -addext"
@@ -134,8 +133,6 @@ def test_a_redirect_from_https_to_http_is_refused_where_urllib_follows_it(mirror
         monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
         with pytest.raises(DataError, match="it redirects to http://.*, and from https to http is refused"):
             load_mnist()
-        with urllib.request.urlopen(f"{address}/{LABELS}.gz") as response:
-            assert response.url == f"{target}/{LABELS}.gz", "plain urllib, which torchvision uses, goes there"
 
 
 def test_a_redirect_within_http_is_followed(mirrors, contents, project, monkeypatch):
@@ -259,19 +256,10 @@ def test_what_cannot_be_kept_is_used_all_the_same(mirrors, contents, open_folder
     assert os.listdir(good.parent) == [LABELS] and good.read_bytes() == contents[LABELS]
 
 
-def test_torchvision_takes_a_flipped_bit_for_a_digit(project, contents):
-    """What the checksum is for: `torchvision.datasets.MNIST` looks whether the files are there, and no further."""
-    flipped = {name: content[:-1] + bytes([content[-1] ^ 1]) for name, content in contents.items() if "train" in name}
-    lay(project / "data", contents | flipped)
-    theirs = datasets.MNIST(project / "data")
-    assert theirs.data[-1, -1, -1] == contents["train-images-idx3-ubyte"][-1] ^ 1
-    with pytest.raises(DataError, match="has another SHA-256 checksum"):
-        load_mnist()
-
-
+@pytest.mark.parametrize("n", [60, pytest.param(500, marks=pytest.mark.full)])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("known", [True, False])
-def test_mutated_files_are_refused_or_read(project, contents, monkeypatch, packed, known):
+def test_mutated_files_are_refused_or_read(project, contents, monkeypatch, packed, known, n):
     """With MNIST's checksum and, as for the other sets, without."""
     images, labels = (one if known else replace(one, sha256=None) for one in data.describe("MNIST", True))
     monkeypatch.setattr(data, "describe", lambda name, train: (images, labels))
@@ -282,7 +270,7 @@ def test_mutated_files_are_refused_or_read(project, contents, monkeypatch, packe
     for file in (images, labels):
         path = raw / (file.name + suffix)
         whole = path.read_bytes()
-        for mutated in mutations(whole, 500):
+        for mutated in mutations(whole, n):
             path.write_bytes(mutated)
             try:
                 digits = load_mnist()
@@ -296,4 +284,4 @@ def test_mutated_files_are_refused_or_read(project, contents, monkeypatch, packe
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000 and time.monotonic() - start < 60
-    assert outcomes["refused"] > 300 and sum(outcomes.values()) == 1000
+    assert outcomes["refused"] > 0.6 * n and sum(outcomes.values()) == 2 * n

@@ -6,8 +6,9 @@ import pytest
 import torch
 from faults import Malicious
 
+from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.environment import seeded
-from mnist_helpers.evaluation.scores import score_on_test
+from mnist_helpers.evaluation.scores import predict
 from mnist_helpers.experiments.records import full_runs
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
@@ -199,12 +200,17 @@ def test_what_is_no_state_dict_is_refused(tmp_path, model):
 
 
 @pytest.mark.mnist
+@pytest.mark.parametrize("n", [1000, pytest.param(10_000, marks=pytest.mark.full)])
 @pytest.mark.parametrize("path", sorted((ROOT / "saved_models").glob("*.pth")), ids=lambda path: path.stem)
-def test_the_committed_networks_reproduce_their_recorded_accuracy(path):
+def test_the_committed_networks_repeat_their_recorded_predictions(path, n):
     card = read_card(path)
     recipe = RECIPES[card["recipe"]]
     assert path.stem == (recipe.saved_as or recipe.name) and card["settings"] == recipe.settings()
-    assert score_on_test(load_model(path, device="cpu")).accuracy == card["test_accuracy"]
+    (file,) = (ROOT / "records" / recipe.name).glob(f"mnist-*-seed{card['seed']}.json")
+    record = json.loads(file.read_text())
+    assert record["test_accuracy"] == card["test_accuracy"]
+    answers, _ = predict(load_mnist(train=False).images[:n], load_model(path, device="cpu"))
+    assert "".join(str(answer) for answer in answers.tolist()) == record["test_predictions"][:n]
 
 
 def test_every_measured_system_has_its_network_and_together_they_are_small(monkeypatch):
