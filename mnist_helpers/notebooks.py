@@ -25,9 +25,7 @@ INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures
 LARGEST = 10_000_000  # bytes of a published file
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
-BADGE = (
-    r"colab-badge\.svg\)\]\(https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"  # names the repository
-)
+BADGE = r"colab-badge\.svg\)\]\(https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
 
 
 class NotebookError(RuntimeError):
@@ -168,7 +166,7 @@ def stamped(text: str, address: str) -> str:
     before = re.search(BADGE, text)
     if before is None:
         return text
-    return re.sub(rf"(?<=github\.com/|/github/){re.escape(before[1])}(?=\.git\b|[^\w.-])", address, text)
+    return re.sub(rf"(github(?:\.com)?/){re.escape(before[1])}(?=\.git\b|[^\w.-])", rf"\g<1>{address}", text)
 
 
 def _readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:
