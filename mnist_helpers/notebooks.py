@@ -21,7 +21,7 @@ from .environment import project_root, quick_mode, runs_folder
 from .experiments.tables import readme_with_table, results_table
 from .files import write_atomically
 
-INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures belong on the page, whoever calls
+INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures go onto the page
 LARGEST = 10_000_000  # bytes of a published file
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -133,13 +133,13 @@ def publish() -> None:
     for pattern in ("records/*/mnist-*.json", "saved_models/[!.]*.pth", "saved_models/[!.]*.json"):
         for path in runs.glob(pattern):
             if path.stat().st_size > LARGEST:
-                print(f"{path.name} stays in {path.parent}: it is too large for the repository, its card is not")
+                print(f"{path.name} stays in {path.parent}: it is too large for the repository; its card is published")
                 continue
             write_atomically(root / path.relative_to(runs), path.read_bytes())
     for path, notebook in executed.items():
         write_atomically(path, nbformat.writes(notebook) + "\n")
-        if pictures[path]:
-            write_atomically(path.parent / "pictures" / f"{path.stem}.png", pictures[path])
+        if picture := pictures[path]:
+            write_atomically(path.parent / "pictures" / f"{path.stem}.png", picture)
     readme = root / "README.md"
     write_atomically(readme, readme_with_table(readme.read_text(encoding="utf-8")))
     print(f"\nPublished {len(executed)} notebooks; look at the changes with git diff before you commit them.")

@@ -38,7 +38,7 @@ def test_data_prints_mnists_counts(capsys):
 def test_training_refuses_the_sample_in_one_sentence(project, capsys):
     assert main(["train", "mlp_baseline"]) == 2
     assert re.fullmatch(
-        r"Error: MNIST cannot be had .* only where asked for \(--allow-sample\)\.\n", capsys.readouterr().err
+        r"Error: MNIST cannot be loaded .* only where asked for \(--allow-sample\)\.\n", capsys.readouterr().err
     )
 
 

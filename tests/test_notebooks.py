@@ -174,7 +174,7 @@ def test_quick_and_sample_runs_are_not_published(copy, monkeypatch):
     with pytest.raises(NotebookError, match="quick mode is on"):
         publish()
     monkeypatch.delenv("QUICK")
-    with pytest.warns(UserWarning, match="NOT MNIST"), pytest.raises(NotebookError, match="MNIST is not to be had"):
+    with pytest.warns(UserWarning, match="NOT MNIST"), pytest.raises(NotebookError, match="MNIST is not available"):
         publish()
     assert tracked(copy) == before
 

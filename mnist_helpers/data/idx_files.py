@@ -176,9 +176,9 @@ def _download(file, folders, damaged, download):
             failures.append(f"{url} {fault}")
         _failed_downloads[file.dataset] = failures
     raise DataError(
-        f"{file.dataset} cannot be had ({'; '.join(dict.fromkeys(reasons + failures))}): put its four files into "
+        f"{file.dataset} cannot be loaded ({'; '.join(dict.fromkeys(reasons + failures))}): put its four files into "
         f"{folders[-1] / file.folder}, or set MNIST_DATA to the folder that holds {file.folder}, "
-        "or start again with a network."
+        "or try again with a network connection."
     )
 
 

@@ -23,7 +23,7 @@ def export_onnx(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix != ".onnx":
-        raise ValueError(f"the name of an ONNX file ends in .onnx, and this is {path.name}")
+        raise ValueError(f"an ONNX file is called something.onnx, not {path.name}")
     try:
         import onnxscript  # noqa: F401  # the exporter needs it
     except ImportError as error:
