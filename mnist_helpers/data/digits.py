@@ -41,7 +41,9 @@ class Digits:
         return replace(self, images=self.images[numbers], labels=self.labels[numbers])
 
 
-def load_mnist(root: str | Path | None = None, train: bool = True, download: bool = True, name: str = "MNIST") -> Digits:
+def load_mnist(
+    root: str | Path | None = None, *, train: bool = True, download: bool = True, name: str = "MNIST"
+) -> Digits:
     """Return MNIST's training or test part, verified byte for byte, as `Digits` with `source == "mnist"`.
 
     Looks for torchvision's layout (`MNIST/raw/...`, extracted or `.gz`) in `root`, then in the folder that the
@@ -103,9 +105,7 @@ def load_digits_sample(train: bool = True) -> Digits:
     )
 
 
-def load_data(
-    train: bool = True, root: str | Path | None = None, download: bool = True, allow_sample: bool = True
-) -> Digits:
+def load_data(*, train: bool = True, allow_sample: bool = True) -> Digits:
     """Return MNIST, or else the scikit-learn sample with one unmistakable warning; see `load_mnist`.
 
     Tell them apart by `.source`, which belongs in every title and table row. MNIST is returned only if both its parts
@@ -115,7 +115,7 @@ def load_data(
         DataError: MNIST is not available, and `allow_sample` is false.
     """
     try:
-        parts = {part: load_mnist(root, part, download) for part in (True, False)}
+        parts = {part: load_mnist(train=part) for part in (True, False)}
     except DataError as error:
         if not allow_sample:
             raise DataError(
@@ -129,7 +129,7 @@ def load_data(
     return parts[train]
 
 
-def load_part(source: str, train: bool) -> Digits:
+def load_part(source: str, *, train: bool) -> Digits:
     """Return the training or test part of the set that `Digits.source` names; errors as for `load_mnist`."""
     if source == "sklearn-digits":
         return load_digits_sample(train)

@@ -12,6 +12,8 @@ from .form import to_mnist_form
 SIDE = 224  # pixels of a drawing: eight times MNIST's
 PEN = 0.085  # width / side; a digit that fills two thirds of the pad then has strokes as broad as MNIST's
 Stroke = Sequence[Sequence[float]]  # points (x, y) from 0 (left, top) to 1
+TURN = 8.0  # degrees
+WOBBLE = 0.015  # standard deviation of each point's place / side
 
 # A European hand: the 1 has a long upstroke, the 7 a bar, the 4 is open and the 9 ends in a straight line.
 HAND = {
@@ -73,23 +75,17 @@ def smooth(stroke: Stroke, steps: int = 6) -> list[list[float]]:
     return [*(curve / 2).reshape(-1, 2).tolist(), points[-1].tolist()]
 
 
-def write(
-    digit: int, generator: torch.Generator | None = None, wobble: float = 0.015, turn: float = 8.0
-) -> list[list[list[float]]]:
-    """Return the strokes of a digit of `HAND`; with a generator, a little different each time.
+def write(digit: int, generator: torch.Generator | None = None) -> list[list[list[float]]]:
+    """Return the strokes of a digit of `HAND`: exactly as there, or with a generator a little different each time.
 
-    Args:
-        digit: 0 to 9.
-        generator: draws the variation; without it the digit is written exactly as in `HAND`.
-        wobble: standard deviation of each point's place, as a share of the pad's side.
-        turn: of the whole digit in degrees, from -turn to turn; width and height vary by a tenth.
+    Then the digit is turned by up to `TURN`, its width and height vary by a tenth, and its points by `WOBBLE`.
     """
     strokes = [np.array(stroke) for stroke in HAND[digit]]
     if generator is not None:
         draws = torch.rand(3, generator=generator).numpy() * 2 - 1
-        angle, sizes = math.radians(turn) * draws[0], 1 + 0.1 * draws[1:]
+        angle, sizes = math.radians(TURN) * draws[0], 1 + 0.1 * draws[1:]
         turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * sizes
-        noise = [wobble * torch.randn(stroke.shape, generator=generator).numpy() for stroke in strokes]
+        noise = [WOBBLE * torch.randn(stroke.shape, generator=generator).numpy() for stroke in strokes]
         strokes = [(stroke - 0.5 + shift) @ turned.T + 0.5 for stroke, shift in zip(strokes, noise)]
     return [smooth(stroke.tolist()) for stroke in strokes]
 

@@ -292,7 +292,7 @@ def test_quick_runs_are_labelled_and_lie_elsewhere(short, monkeypatch):
 def test_weights_of_seed_0_are_kept_for_mnist_alone(short, monkeypatch):
     record_run("mlp_baseline", 0, device="cpu", allow_sample=True, progress=False)
     assert not (short / "runs" / "saved_models").exists()
-    disguised = {train: replace(load_data(train), source="mnist") for train in (True, False)}
+    disguised = {train: replace(load_data(train=train), source="mnist") for train in (True, False)}
     monkeypatch.setattr(records, "load_data", lambda allow_sample: disguised[True])
     monkeypatch.setattr(evaluation, "load_part", lambda source, train: disguised[train])
     monkeypatch.setitem(RECIPES, "mlp_baseline", replace(RECIPES["mlp_baseline"], saved_as="Published"))
