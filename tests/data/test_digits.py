@@ -248,7 +248,7 @@ def test_sets_in_mnists_form_are_read_as_torchvision_reads_them(project, others,
     assert torch.equal(digits.images, theirs.data) and torch.equal(digits.labels, labels)
     assert digits.source == name.lower() and digits.labels.dtype == torch.int64
     assert digits.checksums == {file: sha256(content) for file, content in others[name, train].items()}
-    assert torch.equal(data.load_part(digits.source, train).images, digits.images)
+    assert torch.equal(data.load_part(digits.source, train=train).images, digits.images)
     training, _ = make_loaders(digits, 8, device="cpu")
     assert next(iter(training))[0].shape == (8, 1, 28, 28)
 
