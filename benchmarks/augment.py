@@ -6,19 +6,20 @@ Run from anywhere in the project: python benchmarks/augment.py. Needs no network
 import statistics
 
 import torch
-from timing import seconds
+from timing import command_line, seconds
 from torchvision import transforms
 
 from mnist_helpers.data.augment import Augmentation
 from mnist_helpers.data.digits import load_data
 from mnist_helpers.environment import choose_device, seeded
 
-REPEATS = 5  # each way in turn, so that a drift of the machine's speed meets both
-BATCH, FEW = 512, 1000  # images at a time on the device; images that torchvision gets in each repeat
+REPEATS = 5  # the two take turns, so a drift of the machine's speed affects both
+BATCH, FEW = 512, 1000  # images a batch on the device; images for torchvision in each repeat
 
 
 def main():
     """Measure affine distortion alone, and with elastic distortion."""
+    command_line(__doc__).parse_args()
     device = choose_device()
     images = load_data(train=True).images[:48_000, None].float() / 255  # (N, 1, 28, 28)
     resident, single = images.to(device), list(images[:FEW])

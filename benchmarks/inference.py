@@ -1,16 +1,15 @@
-"""How fast saved networks answer, by PyTorch and as ONNX by onnxruntime: python benchmarks/inference.py [MODEL ...].
+"""How fast saved networks answer, by PyTorch and as ONNX by onnxruntime.
 
 Images a second in batches of 1,000, and milliseconds for a single image; the medians of several rounds, in which the
 two take turns. Says also how far the two answers differ. Needs the extra `export`, no network.
 """
 
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from timing import seconds
+from timing import command_line, seconds
 
 from mnist_helpers.data.digits import load_data
 from mnist_helpers.data.loaders import ResidentLoader
@@ -35,8 +34,11 @@ def as_onnx(model):
 
 
 @torch.inference_mode()
-def main(names=MODELS):
+def main():
     """Measure and print the table."""
+    parser = command_line(__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=MODELS, help=f"default: {' '.join(MODELS)}")
+    names = parser.parse_args().models
     digits = load_data(train=True).take(torch.arange(BATCH))
     print(f"on the CPU, {torch.get_num_threads()} threads, float32\n")
     print("| network | engine | images/s | ms for one image | logits differ by at most |")
@@ -56,4 +58,4 @@ def main(names=MODELS):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or MODELS)
+    main()

@@ -6,7 +6,7 @@ Run from anywhere in the project: python benchmarks/loaders.py. Needs no network
 import statistics
 
 import torch
-from timing import seconds
+from timing import command_line, seconds
 
 from mnist_helpers.data.digits import load_data
 from mnist_helpers.data.loaders import make_loaders
@@ -14,7 +14,7 @@ from mnist_helpers.environment import choose_device, seeded
 from mnist_helpers.models import network
 from mnist_helpers.training.loop import train_one_epoch
 
-REPEATS = 5  # each kind of loader in turn, so that a drift of the machine's speed meets both
+REPEATS = 5  # the two loaders take turns, so a drift of the machine's speed affects both
 
 
 def read_all(loader):
@@ -31,6 +31,7 @@ def report(title, plain, resident, n):
 
 def main():
     """Measure and print the table."""
+    command_line(__doc__).parse_args()
     digits, device = load_data(train=True), choose_device()
     loaders = [make_loaders(digits, plain=plain, device=device)[0] for plain in (True, False)]
     models = []

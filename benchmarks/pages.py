@@ -1,18 +1,18 @@
 """Read composed pages whose layout is known, and print how many digits were found and how many of them read right.
 
-Run from anywhere in the project: python benchmarks/pages.py [--pages 100] [--model NAME]. It needs MNIST. The pages
-are made of validation digits; with --test of test digits, which is for a finished reader: then the outcome is kept in
-records/pages.json. A digit counts as found where its box and the box of an answer share at least half of what both
-cover, and an answer that belongs to no digit as false.
+Run from anywhere in the project: python benchmarks/pages.py. It needs MNIST. The pages are made of validation digits;
+with --test of test digits, which is for a finished reader, and the outcome is kept in records/pages.json. A digit
+counts as found if its box and the box of an answer share at least half of what both cover. An answer that belongs to no
+digit counts as false.
 """
 
-import argparse
 import json
 import platform
 import time
 
 import numpy as np
 import torch
+from timing import command_line
 
 from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.data.loaders import stratified_split
@@ -29,7 +29,7 @@ FIRST_SEED = {False: 0, True: 500_000}  # of the pages, from validation and from
 
 def main():
     """Compose, read, count and print."""
-    parser = argparse.ArgumentParser(description="Read composed pages and count what was found and read right.")
+    parser = command_line(__doc__)
     parser.add_argument("--pages", type=int, default=100, help="of 24 digits each (default 100)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a saved model's name or path (default %(default)s)")
     parser.add_argument("--test", action="store_true", help="pages of test digits, once, for a finished reader")

@@ -1,23 +1,25 @@
-"""What a second worker brings to a sweep, and a second process to one training: python benchmarks/scaling.py [most].
+"""How much faster a second worker makes a sweep, and a second process one training.
 
 Each worker and each process has one thread. Needs MNIST, no network; writes only to temporary folders.
 """
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
+from timing import command_line
+
 from mnist_helpers.data.digits import load_mnist
-from mnist_helpers.experiments.distributed import launch
 from mnist_helpers.experiments.recipe import vary
-from mnist_helpers.experiments.sweep import finished, sweep
+from mnist_helpers.experiments.sweep import sweep
 from mnist_helpers.experiments.systems import RECIPES
 
-TRIALS = 12  # of one epoch each, lest one be pruned before it has done the work of the others
+TRIALS = 12  # of one epoch each, so that none is pruned early
 TRAINED = "resnet_small", "lenet5"
 
 
@@ -38,23 +40,28 @@ def trials_per_minute(n_workers):
     recipe = vary(RECIPES["conv_bn_relu_w8"], {"model_arguments": {"width": 1 / 16}, "epochs": 1})
     with fresh_project():
         begin = time.perf_counter()
-        study = sweep(recipe, {"lr": (0.01, 0.1)}, TRIALS, n_workers, "journal", limit=10_000, progress=False)
+        study = sweep(recipe, {"lr": (0.01, 0.1)}, TRIALS, n_workers, "sweep.db", limit=10_000, progress=False)
         seconds = time.perf_counter() - begin
-        trials = finished(study)
+        trials = [trial for trial in study.trials if trial.datetime_complete]
     span = max(trial.datetime_complete for trial in trials) - min(trial.datetime_start for trial in trials)
     return 60 * len(trials) / span.total_seconds(), seconds
 
 
 def training_seconds(name, n_processes):
     """Return the seconds of the first two epochs of a recipe, which quick mode keeps to 4,000 images each."""
-    with fresh_project() as folder, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-        launch(name, n_processes)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+    with fresh_project() as folder:
+        train = [*torchrun, "-m", "mnist_helpers", "train", name, "--device", "cpu"]
+        subprocess.run(train, stdout=subprocess.DEVNULL, check=True)
         (record,) = folder.glob("runs/quick/records/*/*.json")
         return json.loads(record.read_text())["history"][1]["seconds"]
 
 
-def main(most=2):
+def main():
     """Measure and print both."""
+    parser = command_line(__doc__)
+    parser.add_argument("most", type=int, nargs="?", default=2, help="workers and processes (default 2)")
+    most = parser.parse_args().most
     os.environ |= {"MNIST_DATA": str(Path(load_mnist().folder).absolute()), "OMP_NUM_THREADS": "1", "QUICK": ""}
     speeds = {}
     for n in range(1, most + 1):
@@ -69,4 +76,4 @@ def main(most=2):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

@@ -1,14 +1,11 @@
-"""Seconds of training until an accuracy on the test set, ours and two peers': python benchmarks/time_to_accuracy.py.
+"""Seconds of training until an accuracy on the test set, ours and two peers'.
 
-    python benchmarks/time_to_accuracy.py [RECIPE ...] [--seeds N] [--save]
-
-Time is training alone, the digits lying on the device as uint8; making the model and placing the data, and the warm-up
-(two rounds over twenty batches by a network that is thrown away), are reported beside it. Seeds take turns with the
-peers', so that a drift of the machine's speed meets all. Needs MNIST, no network. `--save` keeps the figures in
+Time is training alone, with the digits on the device as uint8. Two times are reported beside it: making the model and
+placing the data, and the warm-up (two rounds over twenty batches by a network that is thrown away). The systems take
+turns, so a drift of the machine's speed affects all. Needs MNIST, no network. `--save` keeps the figures in
 records/time_to_accuracy.json, from which notebook 07 draws its picture.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -16,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from timing import command_line
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -31,44 +29,63 @@ FILE = Path(__file__).parent.parent / "records" / "time_to_accuracy.json"
 
 
 def ours(name, digits, device, seed):
-    """Train a recipe; return (seconds of making ready, seconds of training, accuracy on the test set)."""
-    start = time.perf_counter()
+    """Return (model, a function that trains it and returns its history, normalisation) of a recipe."""
     setup = prepare(RECIPES[name], digits, seed, device)
-    ready = time.perf_counter() - start
-    history = fit_setup(setup, progress=False)
-    return ready, history.seconds, score_on_test(setup.model, RECIPES[name].normalisation).accuracy
+    return setup.model, partial(fit_setup, setup, progress=False), RECIPES[name].normalisation
 
 
 def one_epoch_peer(digits, device, seed):
-    """Train the one-epoch network of tuomaso/train_mnist_fast (99.04 % in 0.762 s on a GTX 1660 Ti), as published."""
-    start = time.perf_counter()
+    """Return the same of the one-epoch network of tuomaso/train_mnist_fast (99.04 % in 0.762 s on a GTX 1660 Ti)."""
     with seeded(seed):
         model = nn.Sequential(
-            *(nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU()),  # (B, 24, 12, 12)
-            *(nn.Conv2d(24, 32, 3), nn.MaxPool2d(2), nn.ReLU()),  # (B, 32, 5, 5)
-            *(nn.Flatten(), nn.Linear(800, 256), nn.ReLU(), nn.Linear(256, 10)),
+            nn.Conv2d(1, 24, 5),  # (B, 24, 24, 24)
+            nn.MaxPool2d(2),  # (B, 24, 12, 12)
+            nn.ReLU(),
+            nn.Conv2d(24, 32, 3),  # (B, 32, 10, 10)
+            nn.MaxPool2d(2),  # (B, 32, 5, 5)
+            nn.ReLU(),
+            nn.Flatten(),  # (B, 800)
+            nn.Linear(800, 256),
+            nn.ReLU(),
+            nn.Linear(256, 10),
         ).to(device)
     loader, _ = make_loaders(digits, 256, "mnist", seed, device, all_images=True)
     optimizer = torch.optim.Adam(model.parameters(), 0.01, betas=(0.7, 0.9))
     schedule = OneCycleLR(optimizer, 0.01, total_steps=len(loader), cycle_momentum=False)
-    ready = time.perf_counter() - start
-    history = fit(model, loader, None, optimizer, 1, scheduler=schedule, seed=seed, progress=False)
-    return ready, history.seconds, score_on_test(model, "mnist").accuracy
+    return (
+        model,
+        partial(fit, model, loader, None, optimizer, 1, scheduler=schedule, seed=seed, progress=False),
+        "mnist",
+    )
 
 
 def pytorch_example(digits, device, seed):
-    """Train PyTorch's own MNIST example for the first of its 14 epochs, through a plain DataLoader."""
-    start = time.perf_counter()
+    """Return the same of PyTorch's own MNIST example: the first of its 14 epochs, through a plain DataLoader."""
     with seeded(seed):
         model = nn.Sequential(
-            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),  # (B, 64, 12, 12)
-            *(nn.Dropout(0.25), nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10)),
+            nn.Conv2d(1, 32, 3),  # (B, 32, 26, 26)
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),  # (B, 64, 24, 24)
+            nn.ReLU(),
+            nn.MaxPool2d(2),  # (B, 64, 12, 12)
+            nn.Dropout(0.25),
+            nn.Flatten(),  # (B, 9216)
+            nn.Linear(9216, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(128, 10),
         ).to(device)
     loader, _ = make_loaders(digits, 64, "mnist", seed, plain=True, all_images=True)
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)  # StepLR(1, gamma=0.7) moves after the first epoch
+    return model, partial(fit, model, loader, None, optimizer, 1, seed=seed, progress=False), "mnist"
+
+
+def measure(system, digits, device, seed):
+    """Return (seconds to make a system ready, seconds of training, accuracy on the test set)."""
+    start = time.perf_counter()
+    model, train, normalisation = system(digits, device, seed)
     ready = time.perf_counter() - start
-    history = fit(model, loader, None, optimizer, 1, seed=seed, progress=False)
-    return ready, history.seconds, score_on_test(model, "mnist").accuracy
+    return ready, train().seconds, score_on_test(model, normalisation).accuracy
 
 
 def summary(runs):
@@ -88,7 +105,7 @@ def summary(runs):
 
 def main():
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="speed_99 unless given")
     parser.add_argument("--seeds", type=int, default=10, help="of ours and the one-epoch peer; the example has one")
     parser.add_argument("--save", action="store_true", help=f"keep the figures in {FILE.name}")
@@ -103,12 +120,12 @@ def main():
         seconds_per_epoch(name, digits)
         warm_up[name] = time.perf_counter() - start
     runs = {name: [] for name in systems}
-    one_epoch_peer(digits.take(torch.arange(5120)), device, 0)  # warms up
+    measure(one_epoch_peer, digits.take(torch.arange(5120)), device, 0)  # warms up
     for seed in range(options.seeds):
-        for name, train in systems.items():
-            runs[name].append(train(digits, device, seed))
+        for name, system in systems.items():
+            runs[name].append(measure(system, digits, device, seed))
             print(f"{name:16} seed {seed}: {runs[name][-1][1]:8.2f} s, {runs[name][-1][2]:.2f} %", flush=True)
-    runs["PyTorch example, 1 of 14 epochs"] = [pytorch_example(digits, device, 0)]
+    runs["PyTorch example, 1 of 14 epochs"] = [measure(pytorch_example, digits, device, 0)]
     found = {name: summary(one) | {"warm_up": warm_up.get(name)} for name, one in runs.items()}
     peer = found["one-epoch peer"]["seconds"]
     print("\n| system | median s | fastest to slowest | test % | seeds | ready s | warm-up s | peer's s / ours |")

@@ -7,9 +7,9 @@ Needs no network; without MNIST it measures the sample.
 import statistics
 
 import torch
-from timing import seconds
+from timing import command_line, seconds
 
-from mnist_helpers import load_data, load_model
+import mnist_helpers as mh
 from mnist_helpers.data.strokes import write
 from mnist_helpers.widgets import DigitBrowser, DrawingPad
 
@@ -18,15 +18,16 @@ REPEATS = 30
 
 def report(title, work):
     """Print the median and the longest of `REPEATS` calls of `work`, in milliseconds."""
-    work()  # the first prepares what is kept
+    work()  # the first call also prepares what later ones reuse
     times = [1000 * seconds(work) for _ in range(REPEATS)]
     print(f"{title:46} {statistics.median(times):8.1f} {max(times):8.1f}")
 
 
 def main():
     """Measure and print the table."""
-    digits, model = load_data(train=True), load_model("densenet_small", device="cpu")
-    # Any numbers do for logits here: what is measured does not depend on them
+    command_line(__doc__).parse_args()
+    digits, model = mh.load_data(train=True), mh.load_model("densenet_small", device="cpu")
+    # Random logits will do: what is measured does not depend on them
     logits = 3 * torch.randn(len(digits), 10, generator=torch.Generator().manual_seed(0))
     browser, pad = DigitBrowser(digits, logits, model=model, neighbours=digits), DrawingPad(model)
     drawings = [write(digit) for digit in range(10)]

@@ -1,84 +1,51 @@
-"""Helpers behind the MNIST notebooks: data, loaders, models, training, evaluation, results and pictures."""
+"""The names that a notebook types most: `import mnist_helpers as mh`, then `mh.fit(...)` or `mh.plots.curves(...)`.
 
-from .data.digits import load_data, load_digits_sample, load_mnist
-from .data.loaders import make_loaders, stratified_split
-from .environment import choose_device, quick, seeded
-from .evaluation.calibration import fit_temperature
-from .evaluation.scores import evaluate, predict, predict_logits, score_on_test
-from .experiments.recipe import vary
-from .experiments.records import load_records
-from .experiments.run import record_run
-from .experiments.search import best_trial, compare_learning_rates, grid_search, run_trials, trials_table
-from .experiments.tables import result_rows, results_table
-from .models import count_parameters, improved_network, mlp_baseline, network
-from .models.averaged import committee
-from .models.saved import load_model, save_model
-from .plots import (
-    accuracy_against,
-    bars,
-    class_balance,
-    compare_curves,
-    curves,
-    heat_map,
-    image_grid,
-    parallel_coordinates,
-    rate_test,
-    reliability,
-    scatter_digits,
-    schedules,
-    show5,
-)
-from .training.checks import backward_check, forward_check
-from .training.loop import fit, learning_rates
-from .training.lr_find import lr_find
+Each is imported when it is first used, so `python -m mnist_helpers --help` need not load PyTorch.
+"""
 
-__all__ = [
-    "accuracy_against",
-    "backward_check",
-    "bars",
-    "best_trial",
-    "choose_device",
-    "class_balance",
-    "committee",
-    "compare_curves",
-    "compare_learning_rates",
-    "count_parameters",
-    "curves",
-    "evaluate",
-    "fit",
-    "fit_temperature",
-    "forward_check",
-    "grid_search",
-    "heat_map",
-    "image_grid",
-    "improved_network",
-    "learning_rates",
-    "load_data",
-    "load_digits_sample",
-    "load_mnist",
-    "load_model",
-    "load_records",
-    "lr_find",
-    "make_loaders",
-    "mlp_baseline",
-    "network",
-    "parallel_coordinates",
-    "predict",
-    "predict_logits",
-    "quick",
-    "rate_test",
-    "record_run",
-    "reliability",
-    "result_rows",
-    "results_table",
-    "run_trials",
-    "save_model",
-    "scatter_digits",
-    "schedules",
-    "score_on_test",
-    "seeded",
-    "show5",
-    "stratified_split",
-    "trials_table",
-    "vary",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names, for editors and mypy
+    # isort: off
+    from . import plots as plots
+    from .data.digits import load_data as load_data, load_mnist as load_mnist
+    from .data.loaders import make_loaders as make_loaders, stratified_split as stratified_split
+    from .environment import choose_device as choose_device, quick as quick, quick_mode as quick_mode, seeded as seeded
+    from .evaluation.scores import evaluate as evaluate, predict as predict, predict_logits as predict_logits
+    from .evaluation.scores import score_on_test as score_on_test
+    from .experiments.run import record_run as record_run
+    from .experiments.tables import results_table as results_table
+    from .models import count_parameters as count_parameters, mlp_baseline as mlp_baseline, network as network
+    from .models.saved import load_model as load_model, save_model as save_model
+    from .training.loop import fit as fit
+
+_NAMES = {
+    "data.digits": ("load_data", "load_mnist"),
+    "data.loaders": ("make_loaders", "stratified_split"),
+    "environment": ("choose_device", "quick", "quick_mode", "seeded"),
+    "evaluation.scores": ("evaluate", "predict", "predict_logits", "score_on_test"),
+    "experiments.run": ("record_run",),
+    "experiments.tables": ("results_table",),
+    "models": ("count_parameters", "mlp_baseline", "network"),
+    "models.saved": ("load_model", "save_model"),
+    "training.loop": ("fit",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = ["plots", *_MODULES]
+
+if not TYPE_CHECKING:  # for a type checker only the names above exist
+
+    def __getattr__(name):
+        """Import a name of `__all__` on its first use."""
+        from importlib import import_module
+
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "plots":
+            return import_module(".plots", __name__)
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

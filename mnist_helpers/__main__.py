@@ -1,33 +1,25 @@
-"""The command line: `python -m mnist_helpers COMMAND`."""
+"""The command line: `mnist-helpers COMMAND`, or `python -m mnist_helpers COMMAND`.
+
+Each command imports what it needs, so that --help answers without loading PyTorch.
+"""
 
 import argparse
 import json
+import os
 import sys
 import warnings
-
-import torch
-
-from .data.digits import DataError, load_data
-from .evaluation.scores import DEFAULT_MODEL
-from .experiments.distributed import process_group, rank
-from .experiments.recipe import vary
-from .experiments.records import described_run, recorded_history
-from .experiments.run import record_run
-from .experiments.systems import RECIPES
-from .experiments.tables import comparison, result_rows, results_table
-from .models.saved import CheckpointError, load_model
-from .training.loop import TrainingError
-
-MISTAKES = (CheckpointError, DataError, TrainingError, ValueError, OSError)  # what a user can mend
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 after a mistake said in one sentence, 130 after Ctrl-C."""
-    warnings.showwarning = lambda message, *_, **__: rank() or print(f"Warning: {message}", file=sys.stderr)
+    warnings.showwarning = print_warning
     options = parse(arguments)
     try:
         return options.command(options) or 0
-    except MISTAKES as error:
+    except mistakes() as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -36,10 +28,27 @@ def main(arguments=None):
         return 130
 
 
-def parse(arguments=None):
+def print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning in one line; of several processes that train together, only the first prints it."""
+    if os.environ.get("RANK", "0") == "0":  # torchrun numbers its processes
+        print(f"Warning: {message}", file=sys.stderr)
+
+
+def mistakes() -> tuple[type[Exception], ...]:
+    """Return the exceptions whose message tells users what they can mend."""
+    from .data.digits import DataError
+    from .models.saved import CheckpointError
+    from .training.loop import TrainingError
+
+    return CheckpointError, DataError, TrainingError, ValueError, OSError
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's options; `command` is the function to call with them."""
+    called = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(
-        prog="python -m mnist_helpers", description="Handwritten digits, honestly measured."
+        prog=called if called == "mnist-helpers" else "python -m mnist_helpers",
+        description="Handwritten digits, honestly measured.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -47,7 +56,9 @@ def parse(arguments=None):
     data.set_defaults(command=show_data)
 
     train = commands.add_parser("train", help="train a recipe and record the runs; recorded seeds are skipped")
-    train.add_argument("recipe", nargs="?", choices=RECIPES, metavar="RECIPE", help=", ".join(RECIPES))
+    train.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="such as lenet5 or speed_99; an unknown name lists them all"
+    )
     train.add_argument("--card", metavar="FILE", help="instead: the run of this record or card again, from the start")
     train.add_argument("--seeds", type=seed, nargs="+", metavar="SEED", help="one run for each (default 0)")
     train.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
@@ -56,7 +67,7 @@ def parse(arguments=None):
     train.set_defaults(command=train_recipe)
 
     sweep = commands.add_parser("sweep", help="search a recipe's hyperparameters by Optuna, with several workers")
-    sweep.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help="as for train")
+    sweep.add_argument("recipe", metavar="RECIPE", help="as for train")
     sweep.add_argument("--trials", type=count, default=20, metavar="N", help="finished trials in all (default 20)")
     sweep.add_argument("--workers", type=count, default=1, metavar="K", help="processes here, one thread each")
     sweep.add_argument(
@@ -79,18 +90,16 @@ def parse(arguments=None):
     reading = commands.add_parser("predict", help="read the handwritten digits in photographs and other pictures")
     reading.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, WebP, TIFF, GIF or BMP")
     reading.add_argument("--json", action="store_true", help="boxes and probabilities too, as a list of objects")
-    reading.add_argument("--model", default=DEFAULT_MODEL, help="a saved model's name or path (default %(default)s)")
+    reading.add_argument("--model", metavar="NAME", help="a saved model's name or path (default: the best one)")
     reading.set_defaults(command=read_files)
 
     results = commands.add_parser("results", help="print the results table")
     results.add_argument("--json", action="store_true", help="as a list of objects")
     results.add_argument("--ablation", default="", help="its variants, such as those of schedules; on validation only")
-    results.add_argument(
-        "--compare", nargs=2, choices=RECIPES, metavar="RECIPE", help="paired differences of the first and the second"
-    )
+    results.add_argument("--compare", nargs=2, metavar="RECIPE", help="paired differences of the first and the second")
     results.set_defaults(command=show_results)
 
-    notebooks = commands.add_parser("notebooks", help="execute all notebooks into runs/ (QUICK=1: briefly)")
+    notebooks = commands.add_parser("notebooks", help="execute all notebooks into runs/ (QUICK=1: the short version)")
     notebooks.add_argument("--publish", action="store_true", help="then promote the full run into the tracked files")
     notebooks.set_defaults(command=run_notebooks)
 
@@ -99,22 +108,24 @@ def parse(arguments=None):
     return parser.parse_args(arguments)
 
 
-def seed(text):
+def seed(text: str) -> int:
     """Return a seed from the command line."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
     return int(text)
 
 
-def count(text):
+def count(text: str) -> int:
     """Return a whole number from 1 on, from the command line."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on is wanted, not {text!r}")
     return int(text)
 
 
-def show_data(_):
+def show_data(_: argparse.Namespace) -> None:
     """Print source, folder, counts and checksums of both parts."""
+    from .data.digits import load_data
+
     for train in (True, False):
         digits = load_data(train=train)
         counts = " ".join(str(n) for n in digits.labels.bincount(minlength=10).tolist())
@@ -124,8 +135,13 @@ def show_data(_):
             print(f"       SHA-256 {checksum}  {name}")
 
 
-def train_recipe(options):
+def train_recipe(options: argparse.Namespace) -> None:
     """Train and record one run for each seed, then print the table's rows of this recipe."""
+    from .experiments.distributed import process_group, rank
+    from .experiments.run import record_run
+    from .experiments.systems import find_recipe
+    from .experiments.tables import result_rows, results_table
+
     if (options.recipe is None) == (options.card is None):
         raise ValueError("name a recipe, or with --card the file of a run: one of the two")
     if options.card and (options.seeds or options.allow_sample):
@@ -133,23 +149,29 @@ def train_recipe(options):
     if options.card:
         train_again(options)
         return
-    recipe = RECIPES[options.recipe]
+    recipe = find_recipe(options.recipe)
     with process_group(options.device) as device:
         for number in options.seeds or [0]:
             if rank() == 0:
-                print(f"{options.recipe}, seed {number}", flush=True)
+                print(f"{recipe.name}, seed {number}", flush=True)
             kept = {"allow_sample": options.allow_sample, "checkpoints": options.checkpoints}
             made = record_run(recipe, number, device=device, **kept)
             if rank() == 0:
                 print_run(made)
         if rank() != 0:
             return
-    rows = result_rows(ablation=recipe.ablation)
-    print(f"\n{results_table([row for row in rows if row['recipe'] == options.recipe])}")
+    rows = [row for row in result_rows(ablation=recipe.ablation) if row["recipe"] == recipe.name]
+    print(f"\n{results_table(rows)}")
 
 
-def train_again(options):
+def train_again(options: argparse.Namespace) -> None:
     """Train the run of a record or card once more, on as many threads, and say how close it came."""
+    import torch
+
+    from .experiments.distributed import process_group
+    from .experiments.records import described_run
+    from .experiments.run import record_run
+
     card, described = described_run(options.card)
     torch.set_num_threads(card.get("threads", torch.get_num_threads()))
     with process_group(options.device or described["device"]) as device:
@@ -159,14 +181,16 @@ def train_again(options):
         print(f"  {'to the last digit' if same_figures(made, card) else 'not exactly'} what {options.card} says")
 
 
-def same_figures(made, card):
+def same_figures(made: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
     """Tell whether a record has all that a record or card says of losses, accuracies and predictions, by epoch too."""
+    from .experiments.records import recorded_history
+
     figures = "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "test_predictions"
     same = all(made.get(figure) == card[figure] for figure in figures if figure in card)
     return same and ("history" not in card or recorded_history(made) == recorded_history(card))  # without seconds
 
 
-def print_run(record):
+def print_run(record: Mapping[str, Any]) -> None:
     """Print what a run reached, in one line."""
     validation, test = (
         "not scored" if record[f"{part}_accuracy"] is None else f"{record[f'{part}_accuracy']:.2f} %"
@@ -179,14 +203,16 @@ def print_run(record):
     )
 
 
-def sweep_recipe(options):
+def sweep_recipe(options: argparse.Namespace) -> None:
     """Bring a study of the recipe to its number of trials and print its table."""
-    from .experiments.studies import SearchError, parse_space, study_table  # here: Optuna is an extra
+    from .experiments.recipe import vary
+    from .experiments.studies import SearchError, parse_space, study_table
     from .experiments.sweep import sweep
+    from .experiments.systems import find_recipe
 
     names = "storage", "name", "limit", "seed", "grace", "device", "allow_sample"
     chosen = {name: getattr(options, name) for name in names}
-    recipe = vary(RECIPES[options.recipe], {"epochs": options.epochs}) if options.epochs else options.recipe
+    recipe = vary(find_recipe(options.recipe), {"epochs": options.epochs}) if options.epochs else options.recipe
     try:
         space = parse_space(options.space) if options.space else None
         study = sweep(recipe, space, options.trials, options.workers, **chosen)
@@ -195,55 +221,67 @@ def sweep_recipe(options):
     print(f"\n{study_table(study)}")
 
 
-def read_files(options):
+def read_files(options: argparse.Namespace) -> int:
     """Print the digits in each picture, line by line; return 2 if some could not be read, once all others were."""
-    from .handwriting import read_digits  # here: it needs OpenCV, and the other commands do not
+    from .evaluation.scores import BEST
+    from .handwriting import read_digits
+    from .models.saved import load_model
 
-    model, readings, failed = load_model(options.model), [], 0
+    model, readings, exit_code = load_model(options.model or BEST), [], 0
     for file in options.files:
         try:
             reading = read_digits(file, model)
         except ValueError as error:
             print(f"Error: {error}", file=sys.stderr)
-            failed = 2
+            exit_code = 2
             continue
         if not len(reading):
             print(f"{file}: no digits were found", file=sys.stderr)
         if options.json:
             readings.append({"file": file, **reading.as_dict()})
-        else:
-            print("\n".join([*([f"{file}:"] if len(options.files) > 1 else []), *reading.text.splitlines()]))
+            continue
+        if len(options.files) > 1:
+            print(f"{file}:")
+        if reading.text:
+            print(reading.text)
     if options.json:
         print(json.dumps(readings, indent=1))
-    return failed
+    return exit_code
 
 
-def show_results(options):
-    """Print the results table as Markdown or JSON."""
+def show_results(options: argparse.Namespace) -> None:
+    """Print the results table as Markdown or JSON, or the comparison of two recipes."""
+    from .experiments.systems import find_recipe
+    from .experiments.tables import comparison, result_rows, results_table
+
     if options.compare:
         if options.json or options.ablation:
             raise ValueError("--compare prints a table of its own: leave out --json and --ablation")
-        print(comparison(*options.compare))
+        first, second = (find_recipe(name).name for name in options.compare)
+        print(comparison(first, second))
         return
     rows = result_rows(ablation=options.ablation)
     print(json.dumps(rows, indent=1) if options.json else results_table(rows))
 
 
-def run_notebooks(options):
+def run_notebooks(options: argparse.Namespace) -> None:
     """Execute all notebooks, and publish the run where that was asked for."""
     from . import notebooks
 
     try:
-        notebooks.publish() if options.publish else notebooks.execute_all()
+        if options.publish:
+            notebooks.publish()
+        else:
+            notebooks.execute_all()
     except notebooks.NotebookError as error:
         raise ValueError(error) from error
 
 
-def stamp_address(_):
-    """Stamp the repository's address and print which files changed."""
-    from . import notebooks
+def stamp_address(_: argparse.Namespace) -> None:
+    """Write the repository's address into README and notebooks, and print which files changed."""
+    from .notebooks import stamp
 
-    print("\n".join(f"changed {path}" for path in notebooks.stamp()) or "nothing to change")
+    print("\n".join(f"changed {path}" for path in stamp()) or "nothing to change")
 
 
 if __name__ == "__main__":

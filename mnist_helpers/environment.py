@@ -1,14 +1,18 @@
 """Where the code runs: device, seeding, quick mode, and the project's folders."""
 
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+T = TypeVar("T")
 
-def choose_device(name=None):
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
     """Return the `torch.device` called `name`, or else the best one here: cuda, then mps, then cpu.
 
     Raises:
@@ -27,18 +31,22 @@ def choose_device(name=None):
     return torch.device("cpu")
 
 
-def has_bfloat16(device):
-    """Tell whether a device multiplies bfloat16 numbers by itself; where it would only imitate that, it is slow.
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16 products; without them, these are slow.
 
-    This is asked of the processor, not timed: the answer, and so the numbers, are the same in every run.
+    The processor is asked, and nothing is timed, so every run on a machine gets the same answer and the same numbers.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    if device.type != "cpu":
+        return False
+    capabilities: Mapping[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # PyTorch 2.10 has no such function
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def combine_seeds(*parts):
+def combine_seeds(*parts: int) -> int:
     """Mix non-negative integers, such as (seed, epoch), into one 64-bit seed.
 
     Neighbouring inputs give unrelated outputs (numpy's `SeedSequence`), so epoch 1 of seed 0 shares nothing with
@@ -48,7 +56,7 @@ def combine_seeds(*parts):
 
 
 @contextmanager
-def seeded(*parts):
+def seeded(*parts: int) -> Iterator[None]:
     """Seed torch from `parts` within the `with` block, then give the caller's random state back unchanged."""
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -60,17 +68,17 @@ def seeded(*parts):
                 torch.mps.set_rng_state(mps_state)
 
 
-def quick_mode():
+def quick_mode() -> bool:
     """Tell whether the environment variable QUICK asks for short runs that only show that everything works."""
     return os.environ.get("QUICK", "") not in ("", "0")
 
 
-def quick(full, short):
+def quick(full: T, short: T) -> T:
     """Return `full`, or `short` in quick mode: `EPOCHS = quick(15, short=2)`."""
     return short if quick_mode() else full
 
 
-def project_root():
+def project_root() -> Path:
     """Return the folder of the project that the working directory lies in, or the working directory itself."""
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -80,11 +88,11 @@ def project_root():
     return here
 
 
-def data_folder():
+def data_folder() -> Path:
     """Return the folder where downloaded data are kept (ignored by git)."""
     return project_root() / "data"
 
 
-def runs_folder():
+def runs_folder() -> Path:
     """Return the folder where runs write (ignored by git); quick runs write to one of their own."""
     return project_root() / "runs" / quick("", short="quick")

@@ -8,13 +8,12 @@ import uuid
 from pathlib import Path
 
 
-def write_atomically(path, content, previous=None):
-    """Write bytes or text to `path` such that it holds either all of the old content or all of the new.
+def write_atomically(path: str | Path, content: bytes | str, previous: Path | None = None) -> None:
+    """Write bytes or text to `path` so that it holds either all of the old content or all of the new.
 
-    The bytes go to a temporary file in the same folder, are flushed to disk, and take the name in one step, so
-    neither a crash nor a second process writing the same file can leave a mixture. Missing folders are made.
-    With `previous`, a path in that folder, the old file takes that name just before, and only once the new content
-    is on disk: whatever happens, at least one of the two is there.
+    The bytes go to a temporary file in the same folder and are flushed to disk. Then the file is renamed, in one step,
+    so neither a crash nor a second process can leave a mixture. Missing folders are made. With `previous`, a path in
+    that folder, the old file is renamed to it just before: at any time at least one of the two is there.
 
     Raises:
         OSError: the folder cannot be written to or the disk is full, in one sentence; the old file is untouched.
@@ -38,17 +37,17 @@ def write_atomically(path, content, previous=None):
             temporary.unlink()
 
 
-def previous_of(path):
+def previous_of(path: Path) -> Path:
     """Return where the file before the one at `path` is kept: beside it, under its whole name and `.previous`."""
     return path.with_name(f"{path.name}.previous")
 
 
-def sha256(data):
+def sha256(data: bytes | bytearray | memoryview) -> str:
     """Return the SHA-256 of bytes-like `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def _explain(error, path, size):
+def _explain(error: OSError, path: Path, size: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk that holds {path.parent} is full: free {size / 1e6 + 1:.0f} MB and run the same again"
     return f"{path} cannot be written ({error.strerror}): choose a folder you may write to"

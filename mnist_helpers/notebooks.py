@@ -7,6 +7,8 @@ import re
 import threading
 import time
 import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
@@ -19,26 +21,23 @@ from .environment import project_root, quick_mode, runs_folder
 from .experiments.tables import readme_with_table, results_table
 from .files import write_atomically
 
-INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures belong on the page, whoever calls
+INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures go onto the page
 LARGEST = 10_000_000  # bytes of a published file
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
-LINKS = (  # where the repository's address stands in notebooks and README
-    r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/)",
-    r"(github\.com/)[\w.-]+/[\w.-]+?(\.git\b)",
-)
+BADGE = r"colab-badge\.svg\)\]\(https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
 
 
 class NotebookError(RuntimeError):
     """A notebook did not run from top to bottom, or a run must not be published."""
 
 
-def numbered_notebooks():
+def numbered_notebooks() -> list[Path]:
     """Return the paths of the project's notebooks in order."""
     return sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
-def execute_all():
+def execute_all() -> dict[Path, nbformat.NotebookNode]:
     """Execute the notebooks in order into the runs folder, with an HTML page each, and print the results table.
 
     Tracked files are left alone. Returns {source path: executed notebook}.
@@ -60,16 +59,18 @@ def execute_all():
     return executed
 
 
-def execute(path, environment=INLINE, folder=None):
+def execute(
+    path: Path, environment: Mapping[str, str] = INLINE, folder: Path | None = None
+) -> tuple[nbformat.NotebookNode, Path]:
     """Execute one notebook and return (executed notebook, path of its HTML page in the runs folder).
 
     Args:
         path: of the notebook.
-        environment: is added to the environment variables of its Python process.
+        environment: environment variables for its Python process, beside today's.
         folder: its working directory; the notebook's own folder unless given.
 
     Raises:
-        NotebookError: a cell failed, or something else did unseen: a widget's callback, or what an `Output` took in.
+        NotebookError: a cell failed, or an error that stopped no cell: in a widget's callback or an `Output` widget.
     """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -82,18 +83,18 @@ def execute(path, environment=INLINE, folder=None):
     )
     failure = None
     try:
-        # In a thread of its own, nbclient leaves Ctrl-C to us; at the exit it stops its kernel all the same.
+        # In a thread of its own, nbclient leaves Ctrl-C to us, and still stops its kernel when Python exits.
         _run_in_thread(lambda: asyncio.run(client.async_execute(env={**os.environ, **environment})))
     except CellExecutionError as error:
         failure = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
         failure = "its Python process died (memory?)"
     failure = failure or "; ".join(hidden_errors(notebook))
-    notebook.metadata.pop("widgets", None)  # a widget, such as a progress bar, is dead on a page that is read later
+    notebook.metadata.pop("widgets", None)  # widgets, such as progress bars, do not work on a page read later
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # what a cell printed is one piece, however it came in
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # one output for all that a cell printed
     copy = runs_folder() / "notebooks" / path.name
     page = copy.with_suffix(".html")
     write_atomically(copy, nbformat.writes(notebook) + "\n")
@@ -103,9 +104,10 @@ def execute(path, environment=INLINE, folder=None):
     return notebook, page
 
 
-def hidden_errors(notebook):
+def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:
     """Return in a few words each the errors in an executed notebook's outputs and widgets that stopped no cell."""
-    outputs, found = [output for cell in notebook.cells for output in cell.get("outputs", ())], []
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    found = []
     for widget in notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {}).values():
         outputs += widget["state"].get("outputs", ())
         if "mnist-fault" in widget["state"].get("_dom_classes", ()) and widget["state"].get("value"):
@@ -113,16 +115,16 @@ def hidden_errors(notebook):
     return [f"{one['ename']}: {one['evalue']}" for one in outputs if one["output_type"] == "error"] + found
 
 
-def publish():
+def publish() -> None:
     """Execute all notebooks in full mode, then promote outputs, weights, records and README together.
 
     Raises:
-        NotebookError: quick mode is on, MNIST is not to be had, or a notebook failed; nothing tracked was touched.
+        NotebookError: quick mode is on, MNIST is not available, or a notebook failed; no tracked file was touched.
     """
     if quick_mode():
         raise NotebookError("quick mode is on (QUICK), and only full runs are published: unset it and try again")
     if load_data().source != "mnist":
-        raise NotebookError("MNIST is not to be had, and only runs on MNIST are published")
+        raise NotebookError("MNIST is not available, and only runs on MNIST are published")
     executed = execute_all()
     if any("THIS IS NOT MNIST" in str(cell.get("outputs")) for one in executed.values() for cell in one.cells):
         raise NotebookError("a notebook did not find MNIST although it is here: nothing has been published")
@@ -131,39 +133,43 @@ def publish():
     for pattern in ("records/*/mnist-*.json", "saved_models/[!.]*.pth", "saved_models/[!.]*.json"):
         for path in runs.glob(pattern):
             if path.stat().st_size > LARGEST:
-                print(f"{path.name} stays in {path.parent}: it is too large for the repository, its card is not")
+                print(f"{path.name} stays in {path.parent}: it is too large for the repository; its card is published")
                 continue
             write_atomically(root / path.relative_to(runs), path.read_bytes())
     for path, notebook in executed.items():
         write_atomically(path, nbformat.writes(notebook) + "\n")
-        if pictures[path]:
-            write_atomically(path.parent / "pictures" / f"{path.stem}.png", pictures[path])
+        if picture := pictures[path]:
+            write_atomically(path.parent / "pictures" / f"{path.stem}.png", picture)
     readme = root / "README.md"
     write_atomically(readme, readme_with_table(readme.read_text(encoding="utf-8")))
     print(f"\nPublished {len(executed)} notebooks; look at the changes with git diff before you commit them.")
 
 
-def stamp():
+def stamp() -> list[Path]:
     """Write the repository's address from pyproject.toml into README.md and the notebooks; return the changed paths."""
+    settings = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))
+    address = settings["project"]["urls"]["Repository"].removeprefix("https://github.com/").strip("/")
     changed = []
     for path in [project_root() / "README.md", *numbered_notebooks()]:
         text = path.read_text(encoding="utf-8")
-        if (new := stamped(text)) != text:
+        if (new := stamped(text, address)) != text:
             write_atomically(path, new)
             changed.append(path)
     return changed
 
 
-def stamped(text):
-    """Return a README's or notebook's text with the repository's address from pyproject.toml in its links."""
-    settings = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))
-    address = settings["project"]["urls"]["Repository"].removeprefix("https://github.com/").strip("/")
-    for pattern in LINKS:
-        text = re.sub(pattern, rf"\g<1>{address}\g<2>", text)
-    return text
+def stamped(text: str, address: str) -> str:
+    """Return a README's or notebook's text with the address "owner/name" in the links to this project.
+
+    These are the links to the repository that the text's first Colab badge names; links to others stay as they are.
+    """
+    before = re.search(BADGE, text)
+    if before is None:
+        return text
+    return re.sub(rf"(github(?:\.com)?/){re.escape(before[1])}(?=\.git\b|[^\w.-])", rf"\g<1>{address}", text)
 
 
-def _readme_picture(notebook):
+def _readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:
     """Return the PNG that a notebook's cell with the tag "readme-picture" shows, or None."""
     for cell in notebook.cells:
         if "readme-picture" in cell.metadata.get("tags", ()):
@@ -173,11 +179,11 @@ def _readme_picture(notebook):
     return None
 
 
-def _run_in_thread(work):
+def _run_in_thread(work: Callable[[], object]) -> None:
     """Call `work` in another thread, wait for it, and raise what it raised; Ctrl-C ends the waiting."""
-    errors = []
+    errors: list[Exception] = []
 
-    def guarded():
+    def guarded() -> None:
         try:
             work()
         except Exception as error:

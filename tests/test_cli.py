@@ -1,13 +1,14 @@
 import json
 import re
 import sys
+import tomllib
 import warnings
+from pathlib import Path
 
 import pytest
 from pages import written
 from PIL import Image
 
-from mnist_helpers import __main__ as cli
 from mnist_helpers.__main__ import main
 from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.studies import SearchError
@@ -15,6 +16,7 @@ from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.handwriting.boxes import match_boxes
 from mnist_helpers.training.loop import TrainingError
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("default:THIS IS NOT MNIST")
 
 
@@ -37,7 +39,7 @@ def test_data_prints_mnists_counts(capsys):
 def test_training_refuses_the_sample_in_one_sentence(project, capsys):
     assert main(["train", "mlp_baseline"]) == 2
     assert re.fullmatch(
-        r"Error: MNIST cannot be had .* only where asked for \(--allow-sample\)\.\n", capsys.readouterr().err
+        r"Error: MNIST cannot be loaded .* only where asked for \(--allow-sample\)\.\n", capsys.readouterr().err
     )
 
 
@@ -69,21 +71,29 @@ def test_mistakes_end_in_one_sentence(monkeypatch, capsys, error, code, message)
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "record_run", fail)
+    monkeypatch.setattr("mnist_helpers.experiments.records.record_run", fail)
     assert main(["train", "mlp_baseline"]) == code
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.parametrize("seed", ["-1", "1.5", "one"])
-def test_a_seed_that_is_none_is_refused(seed, capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "mlp_baseline", f"--seeds={seed}"])
-    assert f"a seed is a whole number from 0 on, not '{seed}'" in capsys.readouterr().err
+def test_seeds_and_counts_are_whole_numbers(capsys):
+    wrong = [(["train", "mlp_baseline", "--seeds"], ("-1", "1.5", "one"), "a seed is a whole number from 0 on")]
+    for option in ("trials", "workers", "epochs", "limit", "grace"):
+        wrong.append((["sweep", "network", f"--{option}"], ("0", "-1", "2.5"), "a whole number from 1 on is wanted"))
+    for command, numbers, sentence in wrong:
+        for number in numbers:
+            with pytest.raises(SystemExit):
+                main([*command[:-1], f"{command[-1]}={number}"])
+            assert f"{sentence}, not '{number}'" in capsys.readouterr().err
 
 
 def test_of_several_processes_the_first_alone_speaks(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "rank", lambda: 1)
-    monkeypatch.setattr(cli, "record_run", lambda *_, **__: warnings.warn("the same for all", stacklevel=1))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("mnist_helpers.experiments.distributed.rank", lambda: 1)
+    monkeypatch.setattr(
+        "mnist_helpers.experiments.records.record_run",
+        lambda *_, **__: warnings.warn("the same for all", stacklevel=1),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert main(["train", "mlp_baseline", "--device", "cpu"]) == 0
@@ -114,14 +124,6 @@ def test_sweep_hands_on_what_it_is_told(monkeypatch, capsys):
     ]
 
 
-@pytest.mark.parametrize("option", ["trials", "workers", "epochs", "limit", "grace"])
-@pytest.mark.parametrize("number", ["0", "-1", "2.5", "many"])
-def test_a_count_that_is_none_is_refused(option, number, capsys):
-    with pytest.raises(SystemExit):
-        main(["sweep", "network", f"--{option}={number}"])
-    assert f"a whole number from 1 on is wanted, not '{number}'" in capsys.readouterr().err
-
-
 def test_what_is_wrong_with_a_sweep_is_one_sentence(project, monkeypatch, capsys):
     def fail(*_, **__):
         raise SearchError("the study cannot begin")
@@ -149,10 +151,21 @@ def test_notebooks_outside_a_project_are_one_sentence(tmp_path, monkeypatch, cap
     assert "has no notebooks: run this inside the project's folder" in capsys.readouterr().err
 
 
-def test_unknown_recipe_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "resnet9000"])
-    assert "invalid choice: 'resnet9000'" in capsys.readouterr().err
+def test_an_unknown_recipe_lists_those_that_there_are(capsys):
+    for command in (["train", "resnet9000"], ["sweep", "resnet9000"], ["results", "--compare", "lenet5", "resnet9000"]):
+        assert main(command) == 2
+        sentence = capsys.readouterr().err
+        assert "there is no recipe 'resnet9000': choose one of mlp_baseline" in sentence and "lenet5" in sentence
+
+
+def test_help_says_how_the_command_was_called(monkeypatch, capsys):
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["mnist-helpers"]
+    assert script == f"{main.__module__}:{main.__name__}"
+    for path, name in {"/bin/mnist-helpers": "mnist-helpers", "/a/__main__.py": "python -m mnist_helpers"}.items():
+        monkeypatch.setattr(sys, "argv", [path])
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert capsys.readouterr().out.startswith(f"usage: {name} [-h] COMMAND ...")
 
 
 def test_predict_prints_digits_line_by_line(tmp_path, capsys):

@@ -21,7 +21,6 @@ from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import described_run, load_records
 from mnist_helpers.experiments.run import record_run, run
 from mnist_helpers.experiments.systems import RECIPES
-from mnist_helpers.models import mlp_baseline
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_models/*.json"))

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,13 +73,14 @@ def test_notebook_keeps_the_conventions(path):
     assert "<details>" in notebook.cells[-1].source and "sys.path" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *NOTEBOOKS], ids=lambda path: path.name)
-def test_the_repositorys_address_is_the_one_in_pyproject(path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    text = path.read_text(encoding="utf-8")
-    assert stamped(text) == text
-    for pattern in notebooks.LINKS:
-        assert re.search(pattern, text), "the file has links that would be stamped"
+def test_the_repositorys_address_is_the_one_in_pyproject():
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    address = address.removeprefix("https://github.com/")
+    for path in (ROOT / "README.md", *NOTEBOOKS):
+        text = path.read_text(encoding="utf-8")
+        assert stamped(text, address) == text
+        for link in (f"colab.research.google.com/github/{address}/blob/main/", f"github.com/{address}.git"):
+            assert link in text and link not in stamped(text, "some-one/else")
 
 
 @pytest.fixture
@@ -203,7 +205,7 @@ def test_quick_and_sample_runs_are_not_published(copy, monkeypatch):
     with pytest.raises(NotebookError, match="quick mode is on"):
         publish()
     monkeypatch.delenv("QUICK")
-    with pytest.warns(UserWarning, match="NOT MNIST"), pytest.raises(NotebookError, match="MNIST is not to be had"):
+    with pytest.warns(UserWarning, match="NOT MNIST"), pytest.raises(NotebookError, match="MNIST is not available"):
         publish()
     assert tracked(copy) == before
 
@@ -256,3 +258,16 @@ def test_stamp_writes_another_address_everywhere(copy):
         text = path.read_text(encoding="utf-8")
         assert "colab.research.google.com/github/some-one/a.b_c/blob/main/" in text
         assert "https://github.com/some-one/a.b_c.git" in text
+
+
+def test_stamp_leaves_other_projects_links_alone():
+    links = """
+[![Colab](colab-badge.svg)](https://colab.research.google.com/github/me/mine/blob/main/notebooks/01_eda.ipynb)
+git clone https://github.com/me/mine.git and https://github.com/me/mine/issues or (https://github.com/me/mine)
+"""
+    others = """
+[![Colab](colab-badge.svg)](https://colab.research.google.com/github/karpathy/nanoGPT/blob/main/one.ipynb)
+git clone https://github.com/pytorch/examples.git, https://github.com/me/mine-too.git, https://github.com/me/mine.too
+"""
+    assert stamped(links + others, "you/yours") == links.replace("me/mine", "you/yours") + others
+    assert stamped(others.splitlines()[2], "you/yours") == others.splitlines()[2]

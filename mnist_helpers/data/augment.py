@@ -1,6 +1,7 @@
 """Random distortions of whole batches, on the device where the batch lies, in one resampling."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,13 +31,15 @@ class Augmentation:
     flip: bool = False
     brightness: float = 0.0
 
-    def __call__(self, images, background, generator=None):
+    def __call__(
+        self, images: torch.Tensor, background: float, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Return distorted images of the same shape and dtype.
 
         Args:
             images: float tensor (B, C, H, W).
-            background: the value that comes in from outside.
-            generator: `torch.Generator` of any device, from which all is drawn; torch's global one unless given.
+            background: the value of places outside the image.
+            generator: draws everything, on any device; torch's global one unless given.
         """
         n = len(images)
         uniform = torch.rand(6, n, generator=generator, device=_device(generator)).to(images.device) * 2 - 1
@@ -58,7 +61,9 @@ class Augmentation:
         return images
 
 
-def affine_matrices(degrees, shifts, scales, shears):
+def affine_matrices(
+    degrees: torch.Tensor, shifts: torch.Tensor, scales: torch.Tensor, shears: torch.Tensor
+) -> torch.Tensor:
     """Return the maps from output to input places, in pixels from the centre: float (B, 2, 3).
 
     Args:
@@ -75,7 +80,9 @@ def affine_matrices(degrees, shifts, scales, shears):
     return torch.cat([linear, -linear @ shifts[:, :, None]], dim=2)
 
 
-def elastic_field(n, size, alpha, sigma, generator=None):
+def elastic_field(
+    n: int, size: Sequence[int], alpha: float, sigma: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Return n smooth random displacement fields in pixels: float (n, H, W, 2), the last axis being (right, down).
 
     Noise drawn evenly from -1 to 1 for each pixel is smoothed with a Gaussian of `sigma` pixels and multiplied by
@@ -86,7 +93,7 @@ def elastic_field(n, size, alpha, sigma, generator=None):
     return (alpha * down @ noise @ right.T).permute(0, 2, 3, 1)  # two small matrix products an image
 
 
-def _smoothing(side, sigma):
+def _smoothing(side: int, sigma: float) -> torch.Tensor:
     """Return the matrix (side, side) that smooths a line of pixels with a Gaussian, reflected at its ends."""
     reach = min(math.ceil(3 * sigma), side - 1)
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
@@ -94,10 +101,12 @@ def _smoothing(side, sigma):
     return F.conv1d(lines, (kernel / kernel.sum()).view(1, 1, -1))[:, 0].T
 
 
-def warp(images, matrices, field=None, background=0.0):
-    """Return images (B, C, H, W) sampled once, bilinearly, at the places that the maps and the field send them to.
+def warp(
+    images: torch.Tensor, matrices: torch.Tensor, field: torch.Tensor | None = None, background: float = 0.0
+) -> torch.Tensor:
+    """Return images (B, C, H, W) sampled once, bilinearly, at the places that the maps and the field give.
 
-    What comes in from outside is `background`, so there is no border of another grey.
+    Places outside the image have the value `background`, so there is no border of another grey.
     """
     height, width = images.shape[-2:]
     places = [torch.arange(side, device=images.device) + (1 - side) / 2 for side in (width, height)]  # from the centre
@@ -113,5 +122,5 @@ def warp(images, matrices, field=None, background=0.0):
     return F.grid_sample(images - background, grid, align_corners=False).add_(background)
 
 
-def _device(generator):
+def _device(generator: torch.Generator | None) -> torch.device | None:
     return generator.device if generator is not None else None

@@ -11,8 +11,8 @@ import torch
 
 from ..environment import data_folder, project_root
 from ..files import sha256
-from .idx_files import SETS, DataError, describe, labels_of, obtain
 from .form import to_mnist_form
+from .idx_files import SETS, DataError, describe, labels_of, obtain
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,26 @@ class Digits:
     labels: torch.Tensor
     source: str
     folder: str
-    checksums: dict
+    checksums: dict[str, str]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, numbers):
+    def take(self, numbers: torch.Tensor) -> "Digits":
         """Return the digits with these numbers (int64 tensor) in this order; the rest of the description is kept."""
         return replace(self, images=self.images[numbers], labels=self.labels[numbers])
 
 
-def load_mnist(root=None, train=True, download=True, name="MNIST"):
+def load_mnist(
+    root: str | Path | None = None, *, train: bool = True, download: bool = True, name: str = "MNIST"
+) -> Digits:
     """Return MNIST's training or test part, verified byte for byte, as `Digits` with `source == "mnist"`.
 
     Looks for torchvision's layout (`MNIST/raw/...`, extracted or `.gz`) in `root`, then in the folder that the
     environment variable MNIST_DATA names (relative to the working directory or the project), then in the project's
     `data/`; read-only folders serve too. Else downloads from torchvision's mirrors into the first of these folders
     that can be written to, unless `download` is false or the environment variable MNIST_OFFLINE is set; a download
-    that failed is not tried again by the same process. A damaged file that it meets is named in a warning and repaired.
+    that failed is not tried again by the same process. A damaged file is named in a warning and repaired.
 
     Args:
         name: "MNIST", or a set in its form: "FashionMNIST" (Xiao et al. 2017), "KMNIST" (Clanuwat et al. 2018) or
@@ -78,7 +80,7 @@ def load_mnist(root=None, train=True, download=True, name="MNIST"):
     )
 
 
-def load_digits_sample(train=True):
+def load_digits_sample(train: bool = True) -> Digits:
     """Return scikit-learn's 1,797 handwritten digits in MNIST's form, `source == "sklearn-digits"`; needs no network.
 
     They are split once: 1,437 for training, 360 for testing, stratified. Images uint8 (N, 28, 28), labels int64 (N,).
@@ -110,17 +112,17 @@ def _sample():
     return np.stack([to_mnist_form(picture) for picture in digits.images]), digits.target.astype(np.int64)
 
 
-def load_data(train=True, root=None, download=True, allow_sample=True):
+def load_data(*, train: bool = True, allow_sample: bool = True) -> Digits:
     """Return MNIST, or else the scikit-learn sample with one unmistakable warning; see `load_mnist`.
 
-    Tell them apart by `.source`, which belongs into every title and table row. MNIST is given only where both its
-    parts are to be had, so that nobody trains on the one source and tests on the other.
+    Tell them apart by `.source`, which belongs in every title and table row. MNIST is returned only if both its parts
+    are available, so that nobody trains on one source and tests on the other.
 
     Raises:
-        DataError: MNIST is not to be had, and `allow_sample` is false.
+        DataError: MNIST is not available, and `allow_sample` is false.
     """
     try:
-        parts = {part: load_mnist(root, part, download) for part in (True, False)}
+        parts = {part: load_mnist(train=part) for part in (True, False)}
     except DataError as error:
         if not allow_sample:
             raise DataError(
@@ -134,7 +136,7 @@ def load_data(train=True, root=None, download=True, allow_sample=True):
     return parts[train]
 
 
-def load_part(source, train):
+def load_part(source: str, *, train: bool) -> Digits:
     """Return the training or test part of the set that `Digits.source` names; errors as for `load_mnist`."""
     if source == "sklearn-digits":
         return load_digits_sample(train)
@@ -143,5 +145,5 @@ def load_part(source, train):
 
 
 @functools.cache  # Python's own once-only filter forgets whenever a library touches the filters
-def _warn_once(message):
+def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=3)

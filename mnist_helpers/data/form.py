@@ -1,16 +1,17 @@
 """Bring any single digit picture into MNIST's form."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
-BOX, SIDE = 20, 28
+BOX, SIDE = 20, 28  # pixels
 
 
-def to_mnist_form(picture):
+def to_mnist_form(picture: ArrayLike) -> np.ndarray:
     """Return one digit as MNIST would hold it: fitted into a 20x20 box, centred by its centre of mass in 28x28.
 
     Args:
-        picture: array (H, W) of any real dtype, one digit; ink is larger than background, background is the minimum.
+        picture: array (H, W) of any real dtype, one digit; the background is its minimum, and ink is larger.
 
     Returns:
         uint8 array (28, 28), background 0, darkest ink 255. An empty picture gives an empty one.
@@ -41,7 +42,7 @@ def to_mnist_form(picture):
     return form
 
 
-def _place(mass, length):
-    """Return where a side of `length` pixels starts so that its centre of mass comes to lie on pixel 14."""
+def _place(mass: np.ndarray, length: int) -> int:
+    """Return where a side of `length` pixels starts so that its centre of mass lies on pixel 14."""
     centre = np.average(np.arange(length), weights=mass)
     return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - length))

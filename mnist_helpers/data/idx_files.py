@@ -8,6 +8,7 @@ import time
 import urllib.request
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +17,18 @@ import numpy as np
 from ..files import sha256, write_atomically
 
 SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")  # torchvision's names
-# Seconds that an address of a mirror may stay silent: two rounds over two mirrors of one address are half a minute. One
-# with several is waited for at each of them, and headers that drip are waited for as long as they come.
-TIMEOUT = 7
-SLOWEST = 10_000  # bytes that a mirror must bring a second, after that
-_failed_downloads = {}  # set -> what each mirror did: this process does not ask them again
+TIMEOUT = 7  # seconds that a mirror may stay silent; two attempts at two mirrors then take half a minute
+MIN_RATE = 10_000  # bytes a second that a mirror must send after that
+_failed_downloads: dict[str, list[str]] = {}  # set -> what each mirror did; this process does not ask them again
 
 
 class DataError(RuntimeError):
-    """The files are neither on disk nor to be downloaded, or what is there is damaged beyond repair."""
+    """The files are neither on disk nor available for download, or they are damaged beyond repair."""
 
 
 @dataclass(frozen=True)
 class IdxFile:
-    """What one file of a set must hold (extracted), and where it is to be had.
+    """What one file of a set must hold, extracted, and where it lies.
 
     Attributes:
         dataset: one of `SETS`; the file lies in `dataset/raw` below a root folder, as torchvision has it.
@@ -39,31 +38,31 @@ class IdxFile:
 
     dataset: str
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: str = "u1"
     sha256: str | None = None
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         """Where it lies below a root folder, in torchvision's layout."""
         return Path(self.dataset, "raw")
 
     @property
-    def header(self):
+    def header(self) -> bytes:
         """The bytes the file starts with: magic number (type, then rank) and each side's length."""
         kind = {"u1": 0x800, ">i4": 0xC00}[self.dtype]
         return np.array([kind + len(self.shape), *self.shape], dtype=">u4").tobytes()
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Length of the extracted file in bytes."""
         return len(self.header) + int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
-    def array(self, content):
+    def array(self, content: bytes) -> np.ndarray:
         """Return the array in the file's extracted content, read-only."""
         return np.frombuffer(content, dtype=self.dtype, offset=len(self.header)).reshape(self.shape)
 
-    def fault(self, content):
+    def fault(self, content: bytes) -> str | None:
         """Return what is wrong with the file's extracted content in a few words, or None."""
         header = len(self.header)
         if content[:4] != self.header[:4]:
@@ -79,7 +78,7 @@ class IdxFile:
         return None
 
 
-def labels_of(array):
+def labels_of(array: np.ndarray) -> np.ndarray:
     """Return the class numbers in a label file's array (N,) or, for QMNIST, (N, 8) with more about each digit."""
     return array if array.ndim == 1 else array[:, 0]
 
@@ -92,7 +91,7 @@ CHECKSUMS = {  # SHA-256 of MNIST's extracted files
 }
 
 
-def describe(dataset, train):
+def describe(dataset: str, train: bool) -> tuple[IdxFile, ...]:
     """Return the `IdxFile`s of the images and of the labels in a set's training or test part.
 
     Raises:
@@ -110,21 +109,23 @@ def describe(dataset, train):
     return tuple(IdxFile(dataset, name, shape, sha256=checksums.get(name)) for name, shape in names.items())
 
 
-def obtain(file, folders, download):
+def obtain(file: IdxFile, folders: Sequence[Path], download: bool) -> tuple[bytes, Path | str]:
     """Return (content, folder) of one file, verified; repair the damaged copies met on the way.
 
     Args:
         file: an `IdxFile`.
-        folders: the root folders to look in, in order; a download is kept in the first that takes it.
-        download: whether the mirrors may be asked.
+        folders: the root folders to look in, in order; a download is kept in the first that can be written to.
+        download: whether to try the mirrors.
 
     Raises:
         DataError: nothing valid was found and nothing could be downloaded.
     """
-    content, origin, damaged = None, None, []
+    content: bytes | None = None
+    origin: Path | str = ""
+    damaged: list[tuple[Path, str]] = []
     paths = [(folder, folder / file.folder / name) for folder in folders for name in (file.name, f"{file.name}.gz")]
     for folder, path in paths:
-        if not os.path.isfile(path):  # unlike Path.is_file, this takes a folder that may not be searched for empty
+        if not os.path.isfile(path):  # Path.is_file raises an error in a folder that may not be searched
             continue
         found, fault = _read(path, file)
         if fault is None:
@@ -175,15 +176,15 @@ def _download(file, folders, damaged, download):
             failures.append(f"{url} {fault}")
         _failed_downloads[file.dataset] = failures
     raise DataError(
-        f"{file.dataset} cannot be had ({'; '.join(dict.fromkeys(reasons + failures))}): put its four files into "
+        f"{file.dataset} cannot be loaded ({'; '.join(dict.fromkeys(reasons + failures))}): put its four files into "
         f"{folders[-1] / file.folder}, or set MNIST_DATA to the folder that holds {file.folder}, "
-        "or start again with a network."
+        "or try again with a network connection."
     )
 
 
 def _archive(file):
     """Return (addresses, MD5 checksum) of a file's archive, as torchvision knows them."""
-    from torchvision import datasets  # here: slow to import, and needed for this alone
+    from torchvision import datasets
 
     known = getattr(datasets, file.dataset)
     resources = sum(known.resources.values(), []) if file.dataset == "QMNIST" else known.resources
@@ -221,18 +222,18 @@ def _fetch(url, file, md5):
 
 
 def _receive(url, limit):
-    """Return what a mirror sends, up to `limit` bytes; TimeoutError if it is silent, or drips after the headers."""
+    """Return what a mirror sends, up to `limit` bytes; TimeoutError if it is silent, or slow after the headers."""
     received, start = bytearray(), time.monotonic()
     with urllib.request.build_opener(_KeepsHttps).open(url, timeout=TIMEOUT) as response:
         while len(received) < limit and (piece := response.read1(1 << 16)):
             received += piece
-            if time.monotonic() - start > TIMEOUT + len(received) / SLOWEST:
+            if time.monotonic() - start > TIMEOUT + len(received) / MIN_RATE:
                 raise TimeoutError(f"no more than {len(received):,} bytes came in {TIMEOUT} s")
     return bytes(received)
 
 
 def _keep(content, packed, file, folders):
-    """Write one file, extracted and as its archive, into the first folder that takes it, and return that folder."""
+    """Write one file and its archive into the first folder that can be written to, and return that folder."""
     for folder in folders:
         try:
             write_atomically(folder / file.folder / f"{file.name}.gz", packed)

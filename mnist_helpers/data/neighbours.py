@@ -6,15 +6,16 @@ CHUNK = 1000  # queries at a time: with 60,000 references their distances take 2
 
 
 @torch.no_grad()
-def nearest(queries, references=None, k=1, squares=None):
+def nearest(
+    queries: torch.Tensor, references: torch.Tensor | None = None, k: int = 1, squares: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (distances, numbers) of the `k` references nearest to each query, nearest first.
 
     Args:
         queries: float tensor (Q, D), on any device.
         references: float tensor (R, D) on the same device. None: the queries themselves, each apart from itself.
         k: how many.
-        squares: the references' squared lengths (R,), where they are known already: for a single query among 60,000
-            they would be most of the work.
+        squares: the references' squared lengths (R,), if known: for one query among 60,000 they are most of the work.
 
     Returns:
         Euclidean distances, float (Q, k), and the references' numbers, int64 (Q, k).
@@ -23,7 +24,7 @@ def nearest(queries, references=None, k=1, squares=None):
         ValueError: `k` is less than 1, or more than there are references.
     """
     among_themselves = references is None
-    references = queries if among_themselves else references
+    references = queries if references is None else references
     if not 1 <= k <= len(references) - among_themselves:
         raise ValueError(f"{k} nearest neighbours of each cannot be found among {len(references)}")
     squares = references.square().sum(dim=1) if squares is None else squares  # (R,)

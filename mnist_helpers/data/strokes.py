@@ -1,6 +1,7 @@
-"""Digits as strokes of a pen: drawn into pictures, and a few written ones to try things on without a hand."""
+"""Digits as strokes of a pen: drawing strokes into pictures, and a scripted hand that writes the ten digits."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,23 +10,16 @@ from PIL import Image, ImageDraw
 from .form import to_mnist_form
 
 SIDE = 224  # pixels of a drawing: eight times MNIST's
-PEN = 0.085  # the pen's width; a digit that fills two thirds of the pad then has strokes as broad as MNIST's
-SIDES = "the points of a stroke are pairs (x, y) of numbers, as from 0 (left, top) to 1"
+PEN = 0.085  # width / side; a digit that fills two thirds of the pad then has strokes as broad as MNIST's
+Stroke = Sequence[Sequence[float]]  # points (x, y) from 0 (left, top) to 1
+TURN = 8.0  # degrees
+WOBBLE = 0.015  # standard deviation of each point's place / side
 
 # A European hand: the 1 has a long upstroke, the 7 a bar, the 4 is open and the 9 ends in a straight line.
 HAND = {
     0: [
-        [
-            (0.55, 0.2),
-            (0.36, 0.26),
-            (0.29, 0.5),
-            (0.36, 0.76),
-            (0.5, 0.82),
-            (0.65, 0.74),
-            (0.7, 0.5),
-            (0.64, 0.26),
-            (0.52, 0.2),
-        ]
+        [(0.55, 0.2), (0.36, 0.26), (0.29, 0.5), (0.36, 0.76), (0.5, 0.82)]
+        + [(0.65, 0.74), (0.7, 0.5), (0.64, 0.26), (0.52, 0.2)]
     ],
     1: [[(0.27, 0.5), (0.42, 0.36), (0.56, 0.18), (0.55, 0.5), (0.54, 0.82)]],
     2: [[(0.32, 0.33), (0.42, 0.2), (0.58, 0.2), (0.66, 0.34), (0.58, 0.52), (0.42, 0.68), (0.3, 0.8), (0.72, 0.79)]],
@@ -42,16 +36,16 @@ HAND = {
 }
 
 
-def draw(strokes, side=SIDE, pen=PEN):
+def draw(strokes: Sequence[Stroke], side: int = SIDE, pen: float = PEN) -> np.ndarray:
     """Return strokes as a picture: uint8 array (side, side), paper 0, ink 255.
 
     Args:
-        strokes: a list of strokes, each a list of points (x, y) from 0 (left, top) to 1; a single point is a dot.
-        side: pixels of the picture.
+        strokes: each a list of points (x, y) from 0 (left, top) to 1; a single point is a dot.
+        side: of the picture in pixels.
         pen: width of the line as a share of the side.
 
     Raises:
-        ValueError: the strokes are no lists of pairs of finite numbers.
+        ValueError: a stroke is not a list of pairs of finite numbers.
     """
     picture = Image.new("L", (side, side))
     pencil, radius = ImageDraw.Draw(picture), pen * side / 2
@@ -63,13 +57,13 @@ def draw(strokes, side=SIDE, pen=PEN):
     return np.asarray(picture)
 
 
-def forms(picture):
+def forms(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a drawing uint8 (H, W) in two forms, uint8 (28, 28) each: (shrunk as it is, brought into MNIST's form)."""
     raw = Image.fromarray(picture).resize((28, 28), Image.Resampling.BOX)  # each pixel the mean of those it covers
     return np.asarray(raw), to_mnist_form(picture)
 
 
-def smooth(stroke, steps=6):
+def smooth(stroke: Stroke, steps: int = 6) -> list[list[float]]:
     """Return a stroke with `steps` points for each of its own, on a curve through them (Catmull and Rom 1974)."""
     points = np.array(_points(stroke))
     if len(points) < 3:
@@ -81,31 +75,27 @@ def smooth(stroke, steps=6):
     return [*(curve / 2).reshape(-1, 2).tolist(), points[-1].tolist()]
 
 
-def write(digit, generator=None, wobble=0.015, turn=8.0):
-    """Return the strokes of a digit of `HAND`, written once; with a `torch.Generator`, a little different each time.
+def write(digit: int, generator: torch.Generator | None = None) -> list[list[list[float]]]:
+    """Return the strokes of a digit of `HAND`: exactly as there, or with a generator a little different each time.
 
-    Args:
-        digit: 0 to 9.
-        generator: draws the variation; without it the digit is written exactly as in `HAND`.
-        wobble: standard deviation of each point's place, as a share of the pad's side.
-        turn: of the whole digit in degrees, from -turn to turn; width and height vary by a tenth.
+    Then the digit is turned by up to `TURN`, its width and height vary by a tenth, and its points by `WOBBLE`.
     """
     strokes = [np.array(stroke) for stroke in HAND[digit]]
     if generator is not None:
         draws = torch.rand(3, generator=generator).numpy() * 2 - 1
-        angle, sizes = math.radians(turn) * draws[0], 1 + 0.1 * draws[1:]
+        angle, sizes = math.radians(TURN) * draws[0], 1 + 0.1 * draws[1:]
         turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * sizes
-        noise = [wobble * torch.randn(stroke.shape, generator=generator).numpy() for stroke in strokes]
+        noise = [WOBBLE * torch.randn(stroke.shape, generator=generator).numpy() for stroke in strokes]
         strokes = [(stroke - 0.5 + shift) @ turned.T + 0.5 for stroke, shift in zip(strokes, noise)]
-    return [smooth(stroke) for stroke in strokes]
+    return [smooth(stroke.tolist()) for stroke in strokes]
 
 
-def _points(stroke):
+def _points(stroke: Stroke) -> list[list[float]]:
     """Return a stroke's points as a list of pairs of floats, or raise ValueError."""
     try:
         points = np.array(stroke, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(SIDES) from None
+        points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        raise ValueError(SIDES)
+        raise ValueError(f"a stroke is a list of pairs (x, y) of numbers, from 0 (left, top) to 1, not {stroke!r:.60}")
     return points.tolist()

@@ -1,6 +1,7 @@
 """Every architecture by its name, one function or class each. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
 
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,29 +17,27 @@ from .mlp import improved_network, mlp_baseline, network
 from .residual import densenet_small, resnet_small
 
 
-def shift_averaged(model="fast_cnn", model_arguments=None, diagonals=False):
+def shift_averaged(
+    model: str = "fast_cnn", model_arguments: Mapping[str, Any] | None = None, diagonals: bool = False
+) -> ShiftAveraged:
     """Return `ShiftAveraged` around the model of this name in `MODELS`."""
     return ShiftAveraged(MODELS[model](**(model_arguments or {})), diagonals)
 
 
-def committee_of(members=5 * (("fast_cnn", {}),)):
+def committee_of(members: Sequence[tuple[str, Mapping[str, Any]]] = 5 * (("fast_cnn", {}),)) -> Committee:
     """Return a `Committee`; `members` is a list of (name in `MODELS`, its arguments)."""
     return Committee(MODELS[model](**arguments) for model, arguments in members)
 
 
 INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisation}
 
-
-MODELS = {
-    model.__name__: model
-    for model in (
-        *(network, improved_network, mlp_baseline, lenet5, cnn_dropout, cnn_tuned, keras_cnn),
-        *(conv_bn_relu, resnet_small, densenet_small, fast_cnn, shift_averaged, committee_of),
-    )
-}
+PERCEPTRONS = network, improved_network, mlp_baseline
+CONVOLUTIONAL = lenet5, cnn_dropout, cnn_tuned, keras_cnn, conv_bn_relu, resnet_small, densenet_small, fast_cnn
+OTHERS = shift_averaged, committee_of
+MODELS: dict[str, Callable[..., nn.Module]] = {model.__name__: model for model in PERCEPTRONS + CONVOLUTIONAL + OTHERS}
 
 
-def build_model(name, **arguments):
+def build_model(name: str, **arguments: Any) -> nn.Module:
     """Return a freshly initialised model by its name in `MODELS`; raises ValueError for an unknown one."""
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
@@ -57,13 +56,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def count_parameters(model):
+def count_parameters(model: nn.Module) -> int:
     """Return how many numbers training may change in `model`."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 @contextmanager
-def evaluation_mode(model):
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode within the `with` block, then each of its modules back as it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

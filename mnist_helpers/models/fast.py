@@ -1,16 +1,18 @@
 """Networks made for speed. Images (B, 1, 28, 28) float in, logits (B, 10) out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 
 class FirstConv(nn.Conv2d):
-    """A convolution of a single channel, in float32 whatever the precision of what follows it.
+    """A convolution of a single channel, always computed in float32.
 
     With one input channel there is little to multiply, and CPUs are several times slower at it in bfloat16.
     """
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the feature maps in the precision of the surrounding autocast."""
         device = images.device.type
         with torch.autocast(device, enabled=False):
@@ -18,8 +20,10 @@ class FirstConv(nn.Conv2d):
         return maps.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else maps
 
 
-def fast_cnn(widths=(16, 32, 32), pool_after=0, dropout=0.0, depthwise_head=False):
-    """Return a network made for speed: little is computed at a high resolution, and pooled before it is activated.
+def fast_cnn(
+    widths: Sequence[int] = (16, 32, 32), pool_after: int = 0, dropout: float = 0.0, depthwise_head: bool = False
+) -> nn.Sequential:
+    """Return a network made for speed: maps shrink early, and are pooled before they are activated.
 
     The first convolution takes every second place; maps are 12x12, then 6x6, at the end 3x3. Where the factors of
     batch normalisation are positive, pooling before it and the activation gives what pooling after them does, for a
@@ -32,7 +36,7 @@ def fast_cnn(widths=(16, 32, 32), pool_after=0, dropout=0.0, depthwise_head=Fals
         depthwise_head: weight the places of each channel's 3x3 map by a 3x3 filter of its own, instead of giving all
             of them to the last layer: far fewer parameters.
     """
-    layers = []
+    layers: list[nn.Module] = []
     for place, (inputs, outputs) in enumerate(zip((1, *widths), widths)):
         if place == 0:
             layers.append(FirstConv(1, outputs, 6, stride=2, bias=False))  # (B, 16, 12, 12)

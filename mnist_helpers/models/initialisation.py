@@ -5,7 +5,7 @@ from torch import nn
 
 
 @torch.no_grad()
-def normal_initialisation(model):
+def normal_initialisation(model: nn.Module) -> None:
     """Draw each linear layer's weights from N(0, 1 / sqrt(n)), n its number of inputs, and set its biases to 0."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -14,9 +14,10 @@ def normal_initialisation(model):
 
 
 @torch.no_grad()
-def glorot_initialisation(model):
+def glorot_initialisation(model: nn.Module) -> None:
     """Draw all weights evenly from Glorot and Bengio's range (2010) and set biases to 0, as Keras does by default."""
     for layer in model.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -234,7 +234,7 @@ def test_sets_in_mnists_form_are_read_as_torchvision_reads_them(project, others,
     assert torch.equal(digits.images, theirs.data) and torch.equal(digits.labels, labels)
     assert digits.source == name.lower() and digits.labels.dtype == torch.int64
     assert digits.checksums == {file: sha256(content) for file, content in others[name, train].items()}
-    assert torch.equal(data.load_part(digits.source, train).images, digits.images)
+    assert torch.equal(data.load_part(digits.source, train=train).images, digits.images)
     training, _ = make_loaders(digits, 8, device="cpu")
     assert next(iter(training))[0].shape == (8, 1, 28, 28)
 
@@ -264,7 +264,7 @@ def test_torchvision_knows_where_each_file_is_available():
 
 
 def test_a_set_that_is_not_there_is_one_clear_sentence(project):
-    with pytest.raises(DataError, match=r"^KMNIST cannot be had .*downloading is switched off.*KMNIST.raw") as caught:
+    with pytest.raises(DataError, match=r"^KMNIST cannot be loaded .*downloading is switched off.*KMNIST.raw") as caught:
         load_mnist(name="KMNIST", download=False)
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="no digit set 'CIFAR10': choose one of MNIST, FashionMNIST, KMNIST, QMNIST"):

@@ -12,21 +12,13 @@ def points(monkeypatch):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_agrees_with_all_distances(points, k):
+def test_agrees_with_all_distances_and_none_is_its_own_neighbour(points, k):
     references = points[:12] + 0.1
-    expected = torch.cdist(points, references).topk(k, largest=False)
-    distances, numbers = nearest(points, references, k)
-    assert torch.equal(numbers, expected.indices)
-    torch.testing.assert_close(distances, expected.values)
-
-
-@pytest.mark.parametrize("k", [1, 2])
-def test_among_themselves_none_is_its_own_neighbour(points, k):
-    distances, numbers = nearest(points, k=k)
-    everything = torch.cdist(points, points).fill_diagonal_(torch.inf)
-    expected = everything.topk(k, largest=False)
-    assert torch.equal(numbers, expected.indices)
-    torch.testing.assert_close(distances, expected.values)
+    others = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    for found, everything in ((nearest(points, references, k), torch.cdist(points, references)), (nearest(points, k=k), others)):
+        expected = everything.topk(k, largest=False)
+        assert torch.equal(found[1], expected.indices)
+        torch.testing.assert_close(found[0], expected.values)
 
 
 def test_a_copy_has_the_distance_0(points):

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import mnist_helpers
-from mnist_helpers.data.digits import load_mnist
+from mnist_helpers.data.digits import load_digits_sample, load_mnist
 from mnist_helpers.data.loaders import ResidentLoader
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation.scores import (
@@ -77,7 +77,7 @@ def test_score_on_test_reads_the_test_part(project, model):
     score = score_on_test(model, "half", "sklearn-digits")
     assert score.logits.argmax(dim=1).tolist() == [int(digit) for digit in score.predictions]
     assert len(score.predictions) == 360 and set(score.predictions) <= set("0123456789")
-    labels = mnist_helpers.load_digits_sample(train=False).labels
+    labels = load_digits_sample(train=False).labels
     right = sum(int(digit) == label for digit, label in zip(score.predictions, labels.tolist()))
     assert score.accuracy == pytest.approx(100 * right / 360) and score.digits.source == "sklearn-digits"
 
@@ -163,5 +163,5 @@ def test_predict_takes_the_saved_network_that_is_best_on_validation_unless_told(
         if name.endswith("_held_back") and found:
             reached[name.removesuffix("_held_back")] = found[0]["validation_accuracy"]
     assert inspect.signature(predict).parameters["model"].default == max(reached, key=reached.get)
-    digit, probabilities = predict(mnist_helpers.load_digits_sample().images[0])
+    digit, probabilities = predict(load_digits_sample().images[0])
     assert probabilities.argmax() == digit and probabilities.sum() == pytest.approx(1)

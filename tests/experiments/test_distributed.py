@@ -283,7 +283,7 @@ def test_what_stops_launched_training_is_one_sentence(project, monkeypatch):
     with pytest.raises(LaunchError) as caught:
         launch("network")
     message = str(caught.value)
-    assert message.startswith("training network by 2 processes failed: MNIST cannot be had")
+    assert message.startswith("training network by 2 processes failed: MNIST cannot be loaded")
     assert message.endswith("(--allow-sample).") and len(message.splitlines()) == 1
     assert not (project / "runs").exists()
 
