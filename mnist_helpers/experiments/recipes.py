@@ -321,12 +321,14 @@ def vary(recipe, changes):
         recipe: a recipe or its name.
         changes: JSON-ready values by name. A field of `Recipe` (batch_size, epochs, model_arguments, optimizer, ...)
             or else an argument of the optimizer (lr, weight_decay, ...). An optimizer's arguments that another one
-            does not know are dropped with it.
+            does not know are dropped with it. Under OneCycleLR, lr is the highest rate.
 
     Raises:
-        ValueError: no such recipe, or neither the recipe nor its optimizer has something of that name.
+        ValueError: no such recipe, or neither the recipe nor its optimizer has something of that name; a committee.
     """
     recipe = find_recipe(recipe)
+    if recipe.members:
+        raise ValueError(f"{recipe.name} is a committee of trained networks: search the recipe of a member instead")
     changes = changes | changes.get("optimizer_arguments", {})
     changes.pop("optimizer_arguments", None)
     settings = {one.name for one in fields(Recipe)} - {*DESCRIPTION, "optimizer_arguments"}
@@ -339,8 +341,13 @@ def vary(recipe, changes):
     recipe = find_recipe(varied) if recipe.varied else recipe
     own = {name: value for name, value in changes.items() if name in settings}
     added = {name: value for name, value in changes.items() if name not in settings}
-    if "lr" in added and own.get("scheduler", recipe.scheduler) in ("OneCycleLR", "CyclicLR"):
-        raise ValueError(f"the schedule of {varied} sets the learning rate: change scheduler_arguments instead of lr")
+    scheduler = own.get("scheduler", recipe.scheduler)
+    if "lr" in added and (scheduler == "CyclicLR" or "max_lr" in own.get("scheduler_arguments", {})):
+        raise ValueError(f"the schedule of {varied} sets the learning rate: leave out lr")
+    if "lr" in added and scheduler == "OneCycleLR":
+        own["scheduler_arguments"] = own.get("scheduler_arguments", recipe.scheduler_arguments) | {
+            "max_lr": added["lr"]
+        }
     own["optimizer_arguments"] = {k: v for k, v in recipe.optimizer_arguments.items() if k in known} | added
     parts = [f"{name}_{value}" for name, value in _flat(changes)] or ["unchanged"]
     name = "_".join([varied, *parts])
