@@ -1,22 +1,22 @@
-"""What a second worker brings to a sweep, and a second process to one training: python benchmarks/scaling.py [most].
+"""What a second worker adds to a sweep, and a second process to one training: python benchmarks/scaling.py [most].
 
 Each worker and each process has one thread. Needs MNIST, no network; writes only to temporary folders.
 """
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_helpers.data.digits import load_mnist
-from mnist_helpers.experiments.distributed import launch
 from mnist_helpers.experiments.recipes import vary
 from mnist_helpers.experiments.sweep import finished, sweep
 
-TRIALS = 12  # of one epoch each, lest one be pruned before it has done the work of the others
+TRIALS = 12  # of one epoch each: all do the same work, pruned or not
 TRAINED = "resnet_small", "lenet5"
 
 
@@ -37,7 +37,7 @@ def trials_per_minute(n_workers):
     recipe = vary("conv_bn_relu_w8", {"model_arguments": {"width": 1 / 16}, "epochs": 1})
     with fresh_project():
         begin = time.perf_counter()
-        study = sweep(recipe, {"lr": (0.01, 0.1)}, TRIALS, n_workers, "journal", limit=10_000, progress=False)
+        study = sweep(recipe, {"lr": (0.01, 0.1)}, TRIALS, n_workers, "sweep.db", limit=10_000, progress=False)
         seconds = time.perf_counter() - begin
         trials = finished(study)
     span = max(trial.datetime_complete for trial in trials) - min(trial.datetime_start for trial in trials)
@@ -46,8 +46,9 @@ def trials_per_minute(n_workers):
 
 def training_seconds(name, n_processes):
     """Return the seconds of the first two epochs of a recipe, which quick mode keeps to 4,000 images each."""
-    with fresh_project() as folder, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-        launch(name, n_processes)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+    with fresh_project() as folder:
+        subprocess.run([*command, "-m", "mnist_helpers", "train", name], check=True, capture_output=True)
         (record,) = folder.glob("runs/quick/records/*/*.json")
         return json.loads(record.read_text())["history"][1]["seconds"]
 

@@ -194,10 +194,10 @@ def make_objective(plan: Plan, digits: Digits) -> Callable[[optuna.Trial], float
     return objective
 
 
-def open_study(plan: Plan, sampler_seed: int | None = None, attempts: int = 2) -> optuna.Study:
+def open_study(plan: Plan, sampler_seed: int | None = None, attempts: int = 3) -> optuna.Study:
     """Return the study of a plan, made where there is none yet.
 
-    The database is tried once a second; more than once, because another process may be making the same tables.
+    The database is tried more than once, because another process may be making the same tables.
 
     Raises:
         SearchError: the database cannot be used, or the study in it is another one.
@@ -244,7 +244,7 @@ def _open_storage(storage: str | Path | None, grace: int, attempts: int) -> _Sto
     if url.startswith("sqlite"):
         engine["connect_args"] = {"timeout": PATIENCE}  # for a lock
     for attempt in range(attempts):
-        time.sleep(min(attempt, 1))
+        time.sleep(min(attempt / 10, 1))
         try:
             with _no_experimental_warnings():
                 opened = _Storage(

@@ -1,3 +1,4 @@
+import functools
 import json
 import multiprocessing
 import os
@@ -12,10 +13,12 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import psutil
 import pytest
+import torch
 
 from mnist_helpers.data.digits import DataError
 from mnist_helpers.experiments import sweep as sweeps
@@ -33,16 +36,24 @@ from mnist_helpers.experiments.sweep import (
     suggest,
     sweep,
 )
-from mnist_helpers.models import network
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "project"),
-    pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST", "ignore::optuna.exceptions.ExperimentalWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:THIS IS NOT MNIST", "ignore::optuna.exceptions.ExperimentalWarning", "ignore:Heartbeat of storage"
+    ),
 ]
+load_once = functools.cache(sweeps.load_data)
 SPACE = {"lr": (1e-3, 1e-1)}
 BRIEF = vary("network", {"epochs": 1})
 LONG = vary("network", {"epochs": 40})  # half a second at least, in which a worker can be killed
 STATES = optuna.trial.TrialState
+
+
+@pytest.fixture(autouse=True)
+def sample(monkeypatch):
+    """Load the sample once for all sweeps in this process."""
+    monkeypatch.setattr(sweeps, "load_data", load_once)
 
 
 def swept(n_trials, n_workers=0, storage="sweep.db", recipe=BRIEF, space=SPACE, **options):
@@ -115,7 +126,7 @@ def test_every_recipe_can_be_swept_with_its_default_space():
         for end in (0, 1):
             trial = optuna.trial.FixedTrial({name: values[end] for name, values in space.items()})
             varied = vary(recipe, suggest(trial, space))
-            optimizer = _make_optimizer(varied, network())
+            optimizer = _make_optimizer(varied, torch.nn.PReLU())  # a single parameter
             _make_scheduler(varied, optimizer, varied.epochs, 100)
             (group,) = optimizer.param_groups
             assert group.get("max_lr", group["lr"]) == trial.params["lr"]
@@ -243,18 +254,19 @@ def test_progress_is_shown_with_the_best_so_far(capsys):
     assert "2/2" in shown and f"best validation {best:.2f} %" in shown
 
 
-def test_a_hopeless_trial_is_pruned_and_a_diverged_one_counts_as_pruned():
-    recipe, space = vary("network", {"epochs": 3, "optimizer": "SGD"}), {"lr": (1e-9, 1e10)}
-    study = swept(0, recipe=recipe, space=space, limit=600)
+def test_a_hopeless_trial_is_pruned_and_a_diverged_one_counts_as_pruned(monkeypatch, digits):
+    monkeypatch.setattr(sweeps, "load_data", lambda allow_sample: digits)
+    options = {"recipe": vary("network", {"epochs": 3, "optimizer": "SGD"}), "space": {"lr": (1e-9, 1e10)}}
+    study = swept(0, **options)
     for rate in (1e9, 0.2, 0.1, 0.05, 0.02, 1e-8, 0.2):
         study.enqueue_trial({"lr": rate})
-    study = swept(7, recipe=recipe, space=space, limit=600)
+    study = swept(7, **options)
     assert states(study) == ["PRUNED"] + ["COMPLETE"] * 4 + ["PRUNED", "COMPLETE"]
-    diverged, pruned, best = study.trials[0], study.trials[5], study.trials[6]
-    assert diverged.value is None and len(pruned.intermediate_values) == 1 and study.best_trial.number in (1, 6)
+    diverged, first, pruned, again = (study.trials[number] for number in (0, 1, 5, 6))
+    assert diverged.value is None and len(pruned.intermediate_values) == 1
     (record,) = [one for one in load_records() if one["recipe"] == pruned.user_attrs["recipe"]]
     assert record["stopped"] == "pruned" and record["epochs"] == 1
-    assert best.value == study.trials[1].value, "what is recorded already is not trained again"
+    assert again.value == first.value and not again.intermediate_values, "what is recorded is not trained again"
     assert "| 0 | 1e+09 | 0 |  | pruned |" in study_table(study)
 
 
@@ -281,7 +293,8 @@ def test_a_path_may_name_the_database_that_a_url_names(project):
     [
         ("unheard-of://me:secret@host/studies", "unheard-of://...@host/studies"),
         ("postgresql://me:secret@host:port/studies", "postgresql://...@host:port/studies"),
-        ("postgresql://me:se@cret@127.0.0.1:1/studies", "postgresql://...@127.0.0.1:1/studies"),
+        ("unheard-of://me:se@cret@host/studies", "unheard-of://...@host/studies"),
+        ("postgresql://me:secret@127.0.0.1:1/studies", "postgresql://...@127.0.0.1:1/studies"),
         ("unheard-of://host/studies?user=me&password=secret", "unheard-of://host/studies"),
         ("sqlite:////no/such/folder/studies.db", "sqlite:////no/such/folder/studies.db"),
         ("/no/such/folder/studies.db", "/no/such/folder/studies.db"),
@@ -383,9 +396,17 @@ def test_an_error_in_a_worker_ends_the_sweep(capfd):
 
 
 def test_workers_that_die_one_after_the_other_end_the_sweep(monkeypatch):
-    monkeypatch.setattr(sweeps, "_worker", os.abort)
+    started = []
+
+    def killed(target, args):
+        return SimpleNamespace(start=lambda: started.append(args), is_alive=lambda: False, exitcode=-9)
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Process=killed))
+    monkeypatch.setattr(sweeps, "wait", lambda *_, **__: None)
     with pytest.raises(SearchError, match="the workers die one after the other"):
-        swept(1, 1)
+        swept(3, 2)
+    assert MAX_RETRIES + 2 < len(started) <= MAX_RETRIES + 2 * 2
+    assert [number for _, number in started] == list(range(len(started))), "spread over the GPUs"
 
 
 def test_a_killed_worker_and_a_killed_supervisor_cost_their_trials_which_others_do(project):
