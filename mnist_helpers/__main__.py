@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     sweep.add_argument(
         "--storage",
         metavar="URL_OR_PATH",
-        help="database (postgresql://..., sqlite:///file.db) or journal file, which several machines may share",
+        help="database, such as postgresql://..., which several machines may share, or the path of an SQLite file",
     )
     sweep.add_argument("--space", metavar="SPACE", help='such as "lr=0.001..0.1 batch_size=32,64"')
     sweep.add_argument("--name", help="of the study in the storage (default: the recipe's, with its changes)")
@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     sweep.add_argument("--limit", type=count, metavar="N", help="train on N images only, validate on N/4")
     sweep.add_argument("--seed", type=seed, default=0, help="of training and suggestions (default 0)")
     sweep.add_argument(
-        "--grace", type=count, default=600, metavar="S", help="seconds of silence after which a trial counts as lost"
+        "--grace", type=count, default=120, metavar="S", help="seconds without a heartbeat until a trial is begun again"
     )
     sweep.add_argument("--device", help="cuda, mps or cpu (default: the best one here)")
     sweep.add_argument("--allow-sample", action="store_true", help="without MNIST, use the scikit-learn digits")
@@ -206,10 +206,12 @@ def print_run(record: Mapping[str, Any]) -> None:
 def sweep_recipe(options: argparse.Namespace) -> None:
     """Bring a study of the recipe to its number of trials and print its table."""
     from .experiments.recipe import vary
-    from .experiments.studies import SearchError, parse_space, study_table
-    from .experiments.sweep import sweep
     from .experiments.systems import find_recipe
 
+    try:
+        from .experiments.sweep import SearchError, parse_space, study_table, sweep
+    except ImportError as error:  # Optuna is an extra
+        raise ValueError(error) from error
     names = "storage", "name", "limit", "seed", "grace", "device", "allow_sample"
     chosen = {name: getattr(options, name) for name in names}
     recipe = vary(find_recipe(options.recipe), {"epochs": options.epochs}) if options.epochs else options.recipe

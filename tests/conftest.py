@@ -12,7 +12,6 @@ from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
 from mnist_helpers.data.digits import DataError, Digits, load_mnist
 from mnist_helpers.data.idx_files import describe
-from mnist_helpers.experiments import studies
 from mnist_helpers.files import sha256
 
 
@@ -85,15 +84,3 @@ def project(tmp_path, monkeypatch):
     data._warn_once.cache_clear()
     monkeypatch.setattr(idx_files, "_failed_downloads", {})
     return tmp_path
-
-
-@pytest.fixture
-def closed(project, monkeypatch):
-    """An empty project, at whose end the databases are closed."""
-    opened, make = [], studies.open_storage
-    monkeypatch.setattr(studies, "open_storage", lambda *given: opened.append(make(*given)) or opened[-1])
-    yield project
-    for storage in opened:
-        storage.remove_session()
-        if hasattr(storage, "engine"):
-            storage.engine.dispose()

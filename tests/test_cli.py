@@ -11,7 +11,7 @@ from PIL import Image
 
 from mnist_helpers.__main__ import main
 from mnist_helpers.experiments.recipe import vary
-from mnist_helpers.experiments.studies import SearchError
+from mnist_helpers.experiments.sweep import SearchError
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.handwriting.boxes import match_boxes
 from mnist_helpers.training.loop import TrainingError
@@ -105,7 +105,7 @@ def test_sweep_hands_on_what_it_is_told(monkeypatch, capsys):
     monkeypatch.setattr(
         "mnist_helpers.experiments.sweep.sweep", lambda *given, **options: told.append((given, options)) or "study"
     )
-    monkeypatch.setattr("mnist_helpers.experiments.studies.study_table", lambda study: f"the table of the {study}")
+    monkeypatch.setattr("mnist_helpers.experiments.sweep.study_table", lambda study: f"the table of the {study}")
     assert main(["sweep", "network"]) == 0
     assert capsys.readouterr().out == "\nthe table of the study\n"
     command = (
@@ -113,7 +113,7 @@ def test_sweep_hands_on_what_it_is_told(monkeypatch, capsys):
     )
     command += " --grace 9 --device cpu --allow-sample"
     assert main([*command.split(), "--space", "lr=0.01..0.1 batch_size=32,64"]) == 0
-    plain = {"storage": None, "name": None, "limit": None, "seed": 0, "grace": 600, "device": None}
+    plain = {"storage": None, "name": None, "limit": None, "seed": 0, "grace": 120, "device": None}
     chosen = {"storage": "sqlite:///a.db", "name": "mine", "limit": 500, "seed": 2, "grace": 9, "device": "cpu"}
     assert told == [
         (("network", None, 20, 1), plain | {"allow_sample": False}),
@@ -139,6 +139,7 @@ def test_what_is_wrong_with_a_sweep_is_one_sentence(project, monkeypatch, capsys
 
 def test_without_optuna_a_sweep_says_how_to_get_it(project, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "mnist_helpers.experiments.sweep")
     assert main(["sweep", "network", "--allow-sample"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch("Error: Optuna is not installed: python -m pip install 'optuna>=.*'", error)

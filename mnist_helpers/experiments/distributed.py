@@ -1,42 +1,40 @@
-"""Several processes that train one network together (torch.distributed), started by torchrun or by `launch`.
+"""Several processes that train one network together (torch.distributed), started by torchrun.
 
-Each process takes its share of every batch, and the gradients are averaged over the whole batch; so a network without
+Each process takes its share of every batch, and the gradients are averaged over the whole batch. So a network without
 batch normalisation, dropout and augmentation takes the steps that one process would take. With them it does not:
-dropout and augmentation are drawn by each process for itself; batch normalisation uses the statistics of the whole
-batch on GPUs (SyncBatchNorm), but on CPUs those of each process's share, and the first process's running averages.
-There, a share of a single example is an error, as a batch of one is elsewhere.
+dropout and augmentation are drawn in each process separately. Batch normalisation uses the statistics of the whole
+batch on GPUs (SyncBatchNorm), but on CPUs those of each process's share, and the first process's running averages;
+there, a share of a single example is an error, as a batch of one is elsewhere.
 """
 
 import os
-import re
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.loaders import ResidentLoader
 from ..environment import choose_device
 
-
-class LaunchError(RuntimeError):
-    """Processes that were launched did not end well."""
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
-def rank():
+def rank() -> int:
     """Return this process's number among those that train together: 0 is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world_size():
+def world_size() -> int:
     """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
-def process_group(device=None):
+def process_group(device: str | None = None) -> Iterator[torch.device]:
     """Join the other processes that torchrun started, if it did, and give the device to train on.
 
     GPUs talk through nccl, one for each process; CPUs through gloo.
@@ -47,29 +45,30 @@ def process_group(device=None):
     Raises:
         ValueError: this machine has no such device, or fewer GPUs than processes.
     """
+    chosen = choose_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield choose_device(device)
+        yield chosen
         return
-    device, local = choose_device(device), int(os.environ["LOCAL_RANK"])
-    if device.type == "cuda":
+    if chosen.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
             raise ValueError(
                 f"this machine has {torch.cuda.device_count()} GPUs, and process {local + 1} needs one of its own: "
                 "give torchrun a smaller --nproc_per_node, or train with --device cpu"
             )
-        torch.cuda.set_device(local)
-        device = torch.device("cuda", local)
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
     else:
-        device = torch.device("cpu")  # gloo knows no other
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        chosen = torch.device("cpu")  # gloo knows no other
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield device
+        yield chosen
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def first_on_its_machine():
+def first_on_its_machine() -> Iterator[None]:
     """Let one process of each machine run the `with` block, which may download, before the others run it."""
     waits = world_size() > 1 and os.environ["LOCAL_RANK"] != "0"
     if waits:
@@ -79,7 +78,7 @@ def first_on_its_machine():
         dist.barrier()
 
 
-def to_ddp(model):
+def to_ddp(model: nn.Module) -> nn.Module:
     """Return the model as it is trained: with several processes, such that `backward` averages their gradients."""
     if world_size() == 1:
         return model
@@ -89,14 +88,14 @@ def to_ddp(model):
     return DistributedDataParallel(model)
 
 
-def global_mean(loss_function):
+def global_mean(loss_function: LossFunction) -> LossFunction:
     """Return a loss function whose averaged gradients are those of the mean over the batches of all processes.
 
     Without it, a process whose share of the last batch is smaller would have the same weight as the others. Its value
     is still this process's own mean.
     """
 
-    def loss(outputs, targets):
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         mean = loss_function(outputs, targets) if len(targets) else outputs.sum()
         if not mean.requires_grad:  # evaluation
             return mean
@@ -108,7 +107,7 @@ def global_mean(loss_function):
     return loss
 
 
-def all_reduce_mean(result, loader):
+def all_reduce_mean(result: tuple[float, float], loader: ResidentLoader) -> tuple[float, float]:
     """Return the (mean loss, accuracy) over the examples of all processes, from this one's and its loader."""
     n = loader.n_examples_here
     device = loader.labels.device
@@ -118,40 +117,10 @@ def all_reduce_mean(result, loader):
     return loss / n, accuracy / n
 
 
-def broadcast(value):
+def broadcast(value: Any) -> Any:
     """Return what the first process calls this with; any value that can be pickled."""
     if world_size() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def _passed_on(line):
-    """Print a line, unless it is a progress bar's, and tell whether it was printed."""
-    wanted = "%|" not in line
-    if wanted:
-        print(line, end="", flush=True)
-    return wanted
-
-
-def launch(recipe, n_processes=2, seeds=(0,), *, device=None, allow_sample=False):
-    """Train a recipe by several processes on this machine, under torchrun, and print what they print.
-
-    The runs are recorded as those of the command `train` are; the number of processes stands in the records.
-
-    Raises:
-        LaunchError: a process failed or died; the others are then stopped.
-    """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
-    command += ["-m", "mnist_helpers", "train", recipe, "--seeds", *map(str, seeds)]
-    command += ["--device", device] * bool(device) + ["--allow-sample"] * allow_sample
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes)), **os.environ}
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=environment, **output) as process:
-        printed = [line for line in process.stdout if _passed_on(line)]
-    if process.returncode:
-        complaints = "".join(printed)
-        reason = re.search(r"^(?:Error|python -m mnist_helpers train: error): (.*)", complaints, re.MULTILINE)
-        reason = reason[1] if reason else "one of them died, see what is printed above"
-        raise LaunchError(f"training {recipe} by {n_processes} processes failed: {reason}")

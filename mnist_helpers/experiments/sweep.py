@@ -1,286 +1,437 @@
-"""A study's trials by several workers, on one machine or many, of which any may die.
+"""Sweeps: search a recipe's hyperparameters with Optuna, by several workers of which any may die.
 
-A supervisor on each machine starts the workers and watches: a worker that dies costs its trial, which is begun again
-with the same hyperparameters. Machines share nothing but the storage.
+Optuna suggests each trial from those before it, ends unpromising ones early and keeps the study in a database, the only
+thing that machines share. A trial sends heartbeats to the database; when they stop, another worker begins it again.
 """
 
+import json
 import multiprocessing
 import os
-import socket
+import secrets
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from multiprocessing.connection import wait
-from zlib import crc32
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from ..data.digits import load_data
-from ..environment import combine_seeds
-from .studies import (
-    MAX_RETRIES,
-    SearchError,
-    default_space,
-    fail_stale_trials,
-    is_url,
-    make_objective,
-    open_study,
-    retry,
-    storage_faults,
-)
+try:
+    import optuna
+    from sqlalchemy import event
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+except ImportError as error:
+    raise ImportError("Optuna is not installed: python -m pip install 'optuna>=4.9'") from error
 
-MISTAKE = 2  # the exit code of a worker that met what only the user can mend
+from ..data.digits import Digits, load_data
+from ..environment import combine_seeds, quick_mode, runs_folder
+from .recipe import Recipe, vary
+from .run import record_run
+from .search import fit_trial
+from .systems import find_recipe
+
+Space = dict[str, Any]  # name -> tuple (low, high), drawn evenly in its logarithm, or list of values to choose from
+STATE = optuna.trial.TrialState
+FINISHED = STATE.COMPLETE, STATE.PRUNED
+N_RANDOM = 4  # trials drawn at random and not pruned, before there is something to learn from
+MAX_RETRIES = 3  # of a lost trial, of a failing query, and of workers that die in a row
+PATIENCE = 60  # seconds that a database which does not answer is waited for; less than the usual grace
 
 
-class Surplus(Exception):
-    """A trial that another worker's made superfluous."""
+class SearchError(RuntimeError):
+    """A study cannot begin or go on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study's workers need to know; see `sweep`. `source` is that of the digits."""
+
+    recipe: Recipe
+    space: Space
+    n_trials: int
+    storage: str | Path | None
+    name: str
+    seed: int
+    grace: int
+    limit: int | None
+    device: str | torch.device | None
+    allow_sample: bool
+    source: str
 
 
 def sweep(
-    recipe,
-    space=None,
-    n_trials=20,
-    n_workers=0,
-    storage=None,
+    recipe: Recipe | str,
+    space: Space | None = None,
+    n_trials: int = 20,
+    n_workers: int = 0,
+    storage: str | Path | None = None,
     *,
-    name=None,
-    seed=0,
-    grace=600,
-    limit=None,
-    device=None,
-    allow_sample=False,
-    progress=True,
-):
-    """Bring a study to `n_trials` finished trials with `n_workers` processes here, and return the study.
+    name: str | None = None,
+    seed: int = 0,
+    grace: int = 120,
+    limit: int | None = None,
+    device: str | torch.device | None = None,
+    allow_sample: bool = False,
+    progress: bool = True,
+) -> optuna.Study:
+    """Bring a study of a recipe to `n_trials` finished trials and return it; one that was begun before goes on.
 
-    Finished trials are those that completed and those that were pruned. The same call on another machine with the
-    same storage, a database on a server or a journal in a shared folder, helps with the same trials; called again
-    after a break, it goes on.
+    After `N_RANDOM` trials at random, new ones are suggested by a tree-structured Parzen estimator (Bergstra et al.
+    2011), and one whose accuracy after an epoch is below the median of the earlier trials' is pruned. Pruned trials
+    count as finished. The same call on another machine, with the same database, helps with the same trials. Now and
+    then a trial too many finishes, because two workers began the last one at the same moment.
 
     Args:
-        recipe, space, storage: as for `studies.open_study`.
-        n_trials: finished trials of the study in all, those of earlier calls and other machines included.
-        n_workers: processes, each with one torch thread, spread over the GPUs where there are some. With 0, the trials
-            run in this process, on all threads, until none is left to begin.
-        name, seed: as for `studies.open_study`.
-        grace: seconds after which another machine's trial counts as lost, if there is no heartbeat in a database, or
-            no finished epoch in a journal.
-        limit, device, allow_sample: as for `run.record_run`.
+        recipe: a recipe or its name; no committee.
+        space: by name, as for `vary`: a tuple (low, high) or a list of values. `default_space` unless given.
+        n_trials: finished trials of the study in all.
+        n_workers: processes, each with one torch thread, spread over the GPUs where there are some; 0 trains in this
+            process, on all threads. Workers end when this process does, however it ends.
+        storage: a database's URL, such as "postgresql://user:password@host/sweeps", or the path of an SQLite file.
+            `sweeps.db` among this machine's runs unless given.
+        name: of the study; the recipe's unless given.
+        seed: of the trials' training, and of the suggestions where one process trains alone.
+        grace: seconds without a heartbeat after which a trial is begun again, at most `MAX_RETRIES` times.
+        limit, device, allow_sample: as for `record_run`.
         progress: show a progress bar.
 
     Raises:
-        SearchError: the study cannot begin, see `open_study`; or a trial was lost again and again.
-        ValueError, DataError: an unknown recipe or hyperparameter; MNIST is not to be had.
+        SearchError: the database cannot be used, or did not answer for `PATIENCE` seconds; the study in it is another
+            one; a trial met an error; the workers die one after the other.
+        ValueError, DataError: an unknown recipe or hyperparameter; there is no MNIST.
     """
+    recipe = find_recipe(recipe)
     space = default_space(recipe) if space is None else space
+    name = name or recipe.name + "-quick" * quick_mode()
+    _check_space(recipe, space)
     digits = load_data(allow_sample=allow_sample)  # before the workers do: a download happens once
-    options = {"name": name, "seed": seed, "grace": grace, "limit": limit, "source": digits.source}
-    options |= {"device": device, "allow_sample": allow_sample}
-    study = _open(recipe, space, storage, options)
-    _begin_again(study, lambda trial: _died_here(trial.user_attrs.get("worker", "")))
-    done = min(n_trials, len(finished(study)))
-    with (
-        storage_faults(storage),
-        tqdm(total=n_trials, initial=done, unit="trial", disable=not progress) as bar,
-    ):
+    plan = Plan(recipe, space, n_trials, storage, name, seed, grace, limit, device, allow_sample, digits.source)
+    study = open_study(plan)
+    with tqdm(total=n_trials, unit="trial", disable=not progress) as bar:
         if n_workers == 0:
-            work(study, recipe, space, n_trials, digits, options, lambda: _show(bar, study))
+            _work(study, plan, digits, bar)
         else:
-            _supervise(study, (recipe, space, n_trials, storage, options), n_workers, bar)
+            _supervise(study, plan, n_workers, bar)
+        _show(bar, study)
     return study
 
 
-def finished(study):
-    """Return a study's finished trials: the completed ones and the pruned ones."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
+def parse_space(text: str) -> Space:
+    """Return the search space in a text such as "lr=0.0001..0.1 batch_size=32,64"; raises ValueError if it is none."""
+    space: Space = {}
+    for part in text.split():
+        name, _, values = part.partition("=")
+        low, dots, high = values.partition("..")
+        space[name] = (_value(low), _value(high)) if dots else [_value(one) for one in values.split(",")]
+        numbers = all(isinstance(end, int | float) for end in space[name]) if dots else "" not in space[name]
+        if not name or not numbers:
+            raise ValueError(f"{part!r} is no part of a search space: write lr=0.0001..0.1 or batch_size=32,64,128")
+    return space
 
 
-def work(study, recipe, space, n_trials, digits, options, after_each):
-    """Do trials of a study as long as some are left to begin and `after_each` does not return False."""
-    chosen = {name: options[name] for name in ("seed", "limit", "device")}
-    objective = make_objective(recipe, space, digits=digits, **chosen)
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
-    def claimed(trial):
-        trial.set_user_attr("worker", _worker_name(os.getpid()))  # first, lest it be nobody's when this one dies
-        if _place(study, trial.number) >= n_trials:
-            raise Surplus  # another worker was faster
-        return objective(trial)
 
-    while _left(study, n_trials) > 0:
+def default_space(recipe: Recipe | str) -> Space:
+    """Return the space that is searched unless one is given: weight decay, and the rate around the recipe's own."""
+    recipe = find_recipe(recipe)
+    rate = recipe.scheduler_arguments.get("max_lr", recipe.optimizer_arguments["lr"])
+    return {"lr": (rate / 30, rate * 30), "weight_decay": (1e-6, 1e-2)}
+
+
+def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    """Return the changes, for `vary`, that Optuna suggests; whole numbers from a range whose ends are whole."""
+    changes: dict[str, Any] = {}
+    for name, values in space.items():
+        if isinstance(values, list):
+            changes[name] = trial.suggest_categorical(name, values)
+        elif all(isinstance(end, int) for end in values):
+            changes[name] = trial.suggest_int(name, *values, log=True)
+        else:
+            changes[name] = trial.suggest_float(name, *values, log=True)
+    return changes
+
+
+def _check_space(recipe: Recipe, space: Space) -> None:
+    """Raise ValueError if there is something in the space that `recipe` cannot be varied by."""
+    for name, values in space.items():
+        if isinstance(values, tuple) and not 0 < values[0] < values[1]:
+            raise ValueError(f"the range of {name} must be two numbers, 0 < low < high, not {values}")
+        for value in values:
+            vary(recipe, {name: value})
+
+
+def make_objective(plan: Plan, digits: Digits) -> Callable[[optuna.Trial], float]:
+    """Return an objective for Optuna: it trains and records a trial and returns its validation accuracy in percent."""
+
+    def objective(trial: optuna.Trial) -> float:
         try:
-            study.optimize(claimed, n_trials=1, catch=(Surplus,))
-        except (ValueError, RuntimeError, AssertionError) as error:
-            # Optuna's words for a trial that has ended
-            if not str(error).startswith(("Cannot tell a", "Trial#", "Should not reach")):
-                raise
-            warnings.warn("a trial took so long that it was thought lost: a larger grace avoids that", stacklevel=2)
-        if after_each() is False:
-            break
+            varied = vary(plan.recipe, suggest(trial, plan.space))
+            trial.set_user_attr("recipe", varied.name)
+            options = {"digits": digits, "limit": plan.limit, "device": plan.device, "progress": False}
+            record = record_run(varied, plan.seed, train=partial(fit_trial, trial=trial), **options)
+        except (optuna.exceptions.OptunaError, SearchError):
+            raise
+        except Exception as error:
+            raise SearchError(f"trial {trial.number} met {type(error).__name__}: {error}") from error
+        if record["stopped"]:
+            raise optuna.TrialPruned(record["stopped"])
+        return record["validation_accuracy"]
+
+    return objective
 
 
-def _open(recipe, space, storage, options, sampler_seed=None):
-    names = "name", "seed", "grace", "limit", "source"
-    return open_study(recipe, space, storage, sampler_seed=sampler_seed, **{name: options[name] for name in names})
+def open_study(plan: Plan, sampler_seed: int | None = None, attempts: int = 3) -> optuna.Study:
+    """Return the study of a plan, made where there is none yet.
+
+    The database is tried more than once, because another process may be making the same tables.
+
+    Raises:
+        SearchError: the database cannot be used, or the study in it is another one.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=_open_storage(plan.storage, plan.grace, attempts),
+        study_name=plan.name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=N_RANDOM),
+    )
+    kinds = {name: [type(values).__name__, *values] for name, values in plan.space.items()}
+    choices = {"seed": plan.seed, "limit": plan.limit, "source": plan.source, "quick": quick_mode()}
+    facts = json.dumps({**choices, "settings": plan.recipe.settings(), "space": kinds})
+    if "facts" not in study.user_attrs:
+        study.set_user_attr("facts", facts)
+    elif study.user_attrs["facts"] != facts:
+        raise SearchError(
+            f"the study {plan.name!r} in {_shown(plan.storage)} was begun with other settings, so its trials cannot "
+            "be compared with yours: give this one another name, or another storage"
+        )
+    if sampler_seed is None:  # a study that goes on must not be suggested what it began with
+        sampler_seed = combine_seeds(plan.seed, len(study.get_trials(deepcopy=False))) % 2**32
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=N_RANDOM, constant_liar=True, seed=sampler_seed)
+    return study
 
 
-def _states(study):
-    """Return (number, state's name) of a study's trials, without those that failed."""
-    trials = study.get_trials(deepcopy=False)
-    return [(trial.number, trial.state.name) for trial in trials if trial.state.name != "FAIL"]
+class _Storage(optuna.storages.RDBStorage):
+    """A database, one of whose heartbeats may be missed: the next one is sent all the same."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(optuna.exceptions.StorageInternalError, SearchError):
+            super().record_heartbeat(trial_id)
 
 
-def _left(study, n_trials):
-    """Return how many trials are still to be begun: queued ones, and new ones up to `n_trials`."""
-    states = _states(study)
-    return max(n_trials - len(states), 0) + sum(name == "WAITING" for _, name in states)
-
-
-def _place(study, number):
-    """Return how many trials that did not fail come before this one."""
-    return sum(other < number for other, _ in _states(study))
-
-
-def _worker_name(pid):
-    return f"{socket.gethostname()}:{pid}"
-
-
-def _worker(connection, number, recipe, space, n_trials, storage, options):
-    """Work in a process of its own until nothing is left, or the supervisor is gone."""
-    torch.set_num_threads(1)
-    sampler_seed = combine_seeds(options["seed"], number, crc32(_worker_name(os.getpid()).encode()))
-    if torch.cuda.device_count():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the supervisor has said it
-            digits = load_data(allow_sample=options["allow_sample"])
-            study = _open(recipe, space, storage, options, sampler_seed)
-        work(study, recipe, space, n_trials, digits, options, multiprocessing.parent_process().is_alive)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:  # which another attempt would only meet again
-        connection.send(f"{type(error).__name__}: {error}")
-        sys.exit(MISTAKE)
-
-
-def _supervise(study, arguments, n_workers, bar):
-    """Keep up to `n_workers` at work until the study has its trials."""
-    n_trials, storage, options = arguments[2:]
-    context, team, n_started = multiprocessing.get_context("spawn"), {}, 0
-    given_up = _given_up(study)
-    silent, in_vain = Silence(options["grace"]), 0
-    try:
-        while len(finished(study)) < n_trials:
-            for process in [process for process in team if not process.is_alive()]:
-                connection = team.pop(process)
-                if process.exitcode == MISTAKE:
-                    raise SearchError(connection.recv())
-                if process.exitcode == 1:  # it never came to work; the next one would not either
-                    raise SearchError(
-                        "a worker cannot start, for the reason above: a script must call sweep under "
-                        "`if __name__ == '__main__':`"
-                    )
-                lost = _begin_again(study, partial(_is_by, _worker_name(process.pid)))
-                for trial in lost:
-                    bar.write(f"Worker {process.pid} died: trial {trial.number} is begun again")
-                in_vain = in_vain + 1 if process.exitcode and not lost else 0
-                if in_vain > MAX_RETRIES + n_workers:
-                    raise SearchError("the workers die before they come to work: perhaps memory runs out, take fewer")
-            _begin_lost_again(study, storage, silent, [_worker_name(process.pid) for process in team])
-            if lost := _given_up(study) - given_up:
-                raise SearchError(
-                    f"trial {min(lost)} was lost {MAX_RETRIES + 1} times: its worker dies each time. Perhaps memory "
-                    "runs out: take fewer workers, or a smaller model"
+def _open_storage(storage: str | Path | None, grace: int, attempts: int) -> _Storage:
+    if storage is None:
+        runs_folder().mkdir(parents=True, exist_ok=True)
+        storage = runs_folder() / "sweeps.db"
+    url = str(storage) if "://" in str(storage) else f"sqlite:///{Path(storage).absolute()}"
+    # No connection outlives its query, so none breaks when the server restarts
+    engine: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("sqlite"):
+        engine["connect_args"] = {"timeout": PATIENCE}  # for a lock
+    for attempt in range(attempts):
+        time.sleep(min(attempt / 10, 1))
+        try:
+            with _no_experimental_warnings():
+                opened = _Storage(
+                    url,
+                    engine,
+                    heartbeat_interval=max(1, min(60, grace // 3)),
+                    grace_period=grace,
+                    heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(MAX_RETRIES),
                 )
-            while len(team) < min(n_workers, len(team) + _left(study, n_trials), n_trials):
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_worker, args=(sender, n_started, *arguments))
-                process.start()
-                team[process], n_started = receiver, n_started + 1
+        except ImportError as error:
+            raise SearchError(
+                f"the database {_shown(storage)} needs a driver that is not installed ({error.__cause__}); for "
+                "PostgreSQL: python -m pip install 'psycopg[binary]'"
+            ) from error
+        except (SQLAlchemyError, ValueError) as error:
+            fault = error
+        else:
+            event.listen(opened.engine, "do_connect", _patient_connection(_shown(storage)))
+            return opened
+    reason = str(getattr(fault, "orig", fault)).splitlines()[0]
+    raise SearchError(f"the database {_shown(storage)} cannot be used: {reason}") from fault
+
+
+def _patient_connection(shown: str) -> Callable[..., Any]:
+    """Return what connects to a database that has answered before, and waits for it while it restarts."""
+
+    def connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise SearchError(
+                        f"the database {shown} has not answered for {PATIENCE} seconds: start the same sweep when it "
+                        "works again, and it goes on"
+                    ) from error
+                time.sleep(1)
+
+    return connect
+
+
+def _shown(storage: str | Path | None) -> str:
+    """Return a storage's name without a password."""
+    text = "sweeps.db" if storage is None else str(storage).partition("?")[0]
+    head, at, tail = text.rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else text
+
+
+@contextmanager
+def _no_experimental_warnings() -> Iterator[None]:
+    """Keep quiet that Optuna's heartbeats may change some day."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return a study's finished trials: the completed ones and the pruned ones."""
+    return study.get_trials(deepcopy=False, states=FINISHED)
+
+
+def _work(study: optuna.Study, plan: Plan, digits: Digits, bar: tqdm | None = None) -> None:
+    """Do trials until the study has its number."""
+    objective = make_objective(plan, digits)
+    while _patiently(_do_a_trial, study, objective, plan.n_trials):
+        if bar is not None:
             _show(bar, study)
-            wait([process.sentinel for process in team], timeout=0.5) if team else time.sleep(0.5)
-        _show(bar, study)
+
+
+def _do_a_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float], n_trials: int) -> bool:
+    """Do a trial, or wait where all are begun, and return True; return False where all are finished."""
+    if len(finished(study)) >= n_trials:
+        return False
+    if len(study.get_trials(deepcopy=False, states=(*FINISHED, STATE.RUNNING))) < n_trials:
+        study.optimize(objective, n_trials=1)
+    else:
+        time.sleep(0.5)
+        with _no_experimental_warnings():
+            optuna.storages.fail_stale_trials(study)  # then there is one to begin again
+    return True
+
+
+def _patiently(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns; repeat one that the database or another worker has spoilt, `MAX_RETRIES` times.
+
+    Another worker spoils a slow trial by taking it for lost, after which Optuna has no place for its result.
+    """
+    for attempt in range(MAX_RETRIES + 1):
+        try:
+            return call(*arguments)
+        except SearchError:
+            raise
+        except Exception as error:  # whatever Optuna and the database raise; what training raises is a SearchError
+            if attempt == MAX_RETRIES:
+                raise SearchError(f"the study's database fails again and again: {error!r}") from error
+            warnings.warn(f"a trial, or a look at the study, failed and is tried again: {error!r}", stacklevel=2)
+            time.sleep(1)
+
+
+def _supervise(study: optuna.Study, plan: Plan, n_workers: int, bar: tqdm) -> None:
+    """Keep up to `n_workers` at work until the study has its trials."""
+    context = multiprocessing.get_context("spawn")
+    team: list[SpawnProcess] = []
+    numbers, n_dead, n_known = count(), 0, 0
+    try:
+        while (n_finished := len(_patiently(finished, study))) < plan.n_trials:
+            if n_finished > n_known:
+                n_known, n_dead = n_finished, 0
+                _show(bar, study)
+            for process in [process for process in team if not process.is_alive()]:
+                team.remove(process)
+                if process.exitcode == 1:
+                    raise SearchError(
+                        "a worker ended with the error above (a script calls sweep under `if __name__ == '__main__':`)"
+                    )
+                n_dead += bool(process.exitcode)
+            if n_dead > MAX_RETRIES + n_workers:
+                raise SearchError("the workers die one after the other: if memory runs out, take fewer of them")
+            while len(team) < min(n_workers, plan.n_trials - n_finished):
+                team.append(context.Process(target=_worker, args=(plan, next(numbers))))
+                team[-1].start()
+            wait([process.sentinel for process in team], timeout=0.5)
     finally:
         for process in team:
             process.terminate()
             process.join()
 
 
-def _show(bar, study):
-    """Bring the progress bar up to date."""
-    done = finished(study)
-    values = [trial.value for trial in done if trial.state.name == "COMPLETE"]
-    new = min(bar.total, len(done)) - bar.n
-    if new:
-        bar.update(new)
-    if new and values:
-        bar.set_postfix_str(f"best validation {max(values):.2f} %")
-
-
-def _begin_again(study, is_lost):
-    """Give up the running trials that are lost, queue them once more, and return them."""
-    lost = []
-    for trial in study.get_trials(deepcopy=True):
-        if trial.state.name == "RUNNING" and is_lost(trial):
-            try:
-                study.tell(trial.number, state=type(trial.state).FAIL)
-            except (ValueError, RuntimeError):  # it ended in the meantime, or somebody else noticed, too
-                continue
-            retry(study, trial)
-            lost.append(trial)
-    return lost
-
-
-def _begin_lost_again(study, storage, silent, alive):
-    """Begin again what other machines have lost: heartbeats tell it in a database, silence in a journal.
-
-    In a database, too, silence tells of a worker that died before its first heartbeat.
-    """
-    fail_stale_trials(study)
-
-    def is_lost(trial):
-        worker = trial.user_attrs.get("worker")
-        return worker not in alive and (worker is None or not is_url(storage)) and silent(trial)
-
-    _begin_again(study, is_lost)
-
-
-class Silence:
-    """Notices running trials that nothing has been heard of for `grace` seconds, by this machine's clock alone."""
-
-    def __init__(self, grace):
-        self.grace, self.last = grace, {}
-
-    def __call__(self, trial):
-        """Tell whether a trial has reported no epoch, and has had no other worker, for so long."""
-        sign, now = (len(trial.intermediate_values), trial.user_attrs.get("worker")), time.monotonic()
-        if self.last.get(trial.number, (None, 0))[0] != sign:
-            self.last[trial.number] = sign, now
-        return now - self.last[trial.number][1] > self.grace
-
-
-def _given_up(study):
-    """Return the numbers of the trials that were lost as often as they may be."""
-    trials = study.get_trials(deepcopy=False)
-    losses = {trial.number: len(trial.system_attrs.get("retry_history", [])) for trial in trials}
-    return {trial.number for trial in trials if trial.state.name == "FAIL" and losses[trial.number] >= MAX_RETRIES}
-
-
-def _is_by(worker, trial):
-    return trial.user_attrs.get("worker") == worker
-
-
-def _died_here(worker):
-    """Tell whether a worker was a process of this machine that is no more; not on Windows, where asking would kill."""
-    machine, _, pid = worker.rpartition(":")
-    if machine != socket.gethostname() or os.name != "posix":
-        return False
+def _worker(plan: Plan, number: int) -> None:
+    """Work in a process of its own until the study has its trials, or the supervisor is gone."""
+    Thread(target=_end_with_supervisor, daemon=True).start()
+    torch.set_num_threads(1)
+    if torch.cuda.device_count():
+        torch.cuda.set_device(number % torch.cuda.device_count())
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the supervisor has said it
+            digits = load_data(allow_sample=plan.allow_sample)
+        _work(open_study(plan, secrets.randbits(32), attempts=PATIENCE), plan, digits)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # which another attempt would only meet again
+        sys.exit(str(error) if isinstance(error, SearchError) else f"{type(error).__name__}: {error}")
+
+
+def _end_with_supervisor() -> None:
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None
+    supervisor.join()
+    os._exit(0)  # even in the midst of training; the heartbeat stops, and the trial is begun again
+
+
+def _show(bar: tqdm, study: optuna.Study) -> None:
+    """Bring the progress bar up to date."""
+    done = _patiently(finished, study)
+    values = [trial.value for trial in done if trial.state == STATE.COMPLETE]
+    if values:
+        bar.set_postfix_str(f"best validation {max(values):.2f} %", refresh=False)
+    bar.update(min(bar.total, len(done)) - bar.n)
+
+
+def study_table(study: optuna.Study) -> str:
+    """Return a Markdown table of a study's trials, those that were lost and begun again included."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.params]
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    lines = [f"| trial | {' | '.join(names)} | epochs | validation accuracy (%) | |", "|---" * (len(names) + 4) + "|"]
+    for trial in trials:
+        values = [trial.params.get(name, "") for name in names]
+        cells = [str(trial.number), *(f"{one:.3g}" if isinstance(one, float) else str(one) for one in values)]
+        cells += [str(len(trial.intermediate_values)), "" if trial.value is None else f"{trial.value:.2f}"]
+        remarks = {"COMPLETE": [], "FAIL": ["failed"]}.get(trial.state.name, [trial.state.name.lower()])
+        if "failed_trial" in trial.system_attrs:
+            remarks = [*remarks, f"trial {trial.system_attrs['failed_trial']} again"]
+        lines.append(f"| {' | '.join(cells)} | {', '.join(remarks)} |")
+    return "\n".join(lines)
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Return how much of the variance among a study's completed trials each hyperparameter explains, 1 in all.
+
+    By functional ANOVA on a random forest (Hutter, Hoos and Leyton-Brown 2014). Raises SearchError for fewer than four
+    completed trials, which say nothing.
+    """
+    n_completed = len(study.get_trials(deepcopy=False, states=(STATE.COMPLETE,)))
+    if n_completed < 4:
+        raise SearchError(f"importances need at least 4 completed trials, and the study has {n_completed}")
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)

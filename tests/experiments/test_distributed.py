@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mnist_helpers import __main__ as cli
 from mnist_helpers.data.digits import Digits
 from mnist_helpers.data.loaders import ResidentLoader
 from mnist_helpers.environment import seeded
@@ -20,19 +22,16 @@ from mnist_helpers.evaluation.scores import evaluate
 from mnist_helpers.experiments import distributed, records
 from mnist_helpers.experiments import run as runs
 from mnist_helpers.experiments.distributed import (
-    LaunchError,
     all_reduce_mean,
     broadcast,
     first_on_its_machine,
     global_mean,
-    launch,
     process_group,
     rank,
     to_ddp,
     world_size,
 )
 from mnist_helpers.experiments.recipe import vary
-from mnist_helpers.experiments.records import load_records
 from mnist_helpers.experiments.run import record_run, run
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import lenet5, network
@@ -92,6 +91,9 @@ def work_together(folder):
         }
         with first_on_its_machine(), open(folder / "order.txt", "a") as file:
             file.write(str(rank()))
+        os.environ["QUICK"], cli.process_group = "1", nullcontext  # a group is made once
+        assert cli.main(["train", "network", "--seeds", "3", "--device", "cpu", "--allow-sample"]) == 0
+        del os.environ["QUICK"]
         if rank():
             records.write_atomically = runs.save_model = training.save_state = refuse
         shard = rank(), world_size()
@@ -130,13 +132,14 @@ def torchrun(*command, folder):
     """Run two processes in full mode in a folder, and return torchrun's exit code and what was printed."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {name: value for name, value in os.environ.items() if name not in ("QUICK", "MNIST_DATA")}
-    options = {"cwd": folder, "env": environment | {"OMP_NUM_THREADS": "1"}, "text": True, "start_new_session": True}
+    options = {"cwd": folder, "env": environment | {"OMP_NUM_THREADS": "1"}, "text": True}
     with open(folder / "printed.txt", "w+") as file:
         process = subprocess.Popen([*launcher, *map(str, command)], stdout=file, stderr=subprocess.STDOUT, **options)
         try:
             code = process.wait(timeout=180)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()  # upon which it ends the two
+            process.wait()
             raise
         file.seek(0)
         return code, file.read()
@@ -263,57 +266,12 @@ def test_one_process_goes_on_where_two_were_broken_off(together, monkeypatch, pr
     assert not list(Path("runs/unfinished").iterdir())
 
 
-def test_launched_training_leaves_one_record(project, monkeypatch, capsys):
-    monkeypatch.setenv("QUICK", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    launch("network", 2, [3], device="cpu", allow_sample=True)
-    out = capsys.readouterr().out
-    assert out.count("network, seed 3\n") == out.count("validation ") - 1 == out.count("| `network` |") == 1
-    (path,) = (project / "runs" / "quick" / "records").rglob("*.json")
-    (record,) = load_records()
+def test_torchrun_on_the_command_line_leaves_one_record_and_prints_once(together):
+    (path,) = (together.folder / "runs" / "quick" / "records").rglob("*.json")
+    record = json.loads(path.read_text())
     assert record["processes"] == 2 and record["threads"] == 1 and record["seed"] == 3
     assert record["epochs"] == 2 and record["trained_on"] == 1149 and len(record["test_predictions"]) == 360
-    monkeypatch.setattr(runs, "run", None)
-    monkeypatch.setattr("mnist_helpers.data.digits._warn_once", lambda _: None)
-    assert record_run("network", 3, device="cpu", allow_sample=True) == record == json.loads(path.read_text())
-
-
-def test_what_stops_launched_training_is_one_sentence(project, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with pytest.raises(LaunchError) as caught:
-        launch("network")
-    message = str(caught.value)
-    assert message.startswith("training network by 2 processes failed: MNIST cannot be loaded")
-    assert message.endswith("(--allow-sample).") and len(message.splitlines()) == 1
-    assert not (project / "runs").exists()
-
-
-def test_launching_says_so_where_a_process_has_no_last_words(monkeypatch, capsys):
-    commands = []
-
-    class Launched:
-        returncode = 1
-
-        def __init__(self, command, **options):
-            commands.append((command, options))
-
-            self.stdout = ["network, seed 0\n", " 50%|#####     | 1/2\n", "Signal 9 (SIGKILL) received by PID 7\n"]
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(distributed.subprocess, "Popen", Launched)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with pytest.raises(LaunchError, match="^training network by 3 processes failed: one of them died, see"):
-        launch("network", 3, (0, 1), device="cpu")
-    assert capsys.readouterr().out == "network, seed 0\nSignal 9 (SIGKILL) received by PID 7\n"
-    ((command, options),) = commands
-    assert command[:5] == [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
-    assert command[5:] == ["-m", "mnist_helpers", "train", "network", "--seeds", "0", "1", "--device", "cpu"]
-    assert int(options["env"]["OMP_NUM_THREADS"]) >= 1 and "PATH" in options["env"]
+    assert together.printed.count("network, seed 3\n") == together.printed.count("| `network` |") == 1
 
 
 def test_a_process_alone_needs_nobody():

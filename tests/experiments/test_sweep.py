@@ -1,53 +1,78 @@
+import functools
 import json
+import multiprocessing
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
+import psutil
 import pytest
-from tqdm import tqdm
+import torch
 
-from mnist_helpers.data.digits import DataError, load_data
-from mnist_helpers.experiments import studies, sweep
+from mnist_helpers.data.digits import DataError
+from mnist_helpers.experiments import sweep as sweeps
 from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records
-from mnist_helpers.experiments.studies import MAX_RETRIES, SearchError, fail_stale_trials
-from mnist_helpers.experiments.sweep import Silence, finished, work
+from mnist_helpers.experiments.run import _make_optimizer, _make_scheduler
+from mnist_helpers.experiments.sweep import (
+    MAX_RETRIES,
+    SearchError,
+    default_space,
+    finished,
+    importances,
+    parse_space,
+    study_table,
+    suggest,
+    sweep,
+)
 from mnist_helpers.experiments.systems import RECIPES
 
-pytestmark = [pytest.mark.usefixtures("one_thread", "closed"), pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")]
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "project"),
+    pytest.mark.filterwarnings(
+        "ignore:THIS IS NOT MNIST", "ignore::optuna.exceptions.ExperimentalWarning", "ignore:Heartbeat of storage"
+    ),
+]
+load_once = functools.cache(sweeps.load_data)
 SPACE = {"lr": (1e-3, 1e-1)}
 BRIEF = vary(RECIPES["network"], {"epochs": 1})
 LONG = vary(RECIPES["network"], {"epochs": 40})  # half a second at least, in which a worker can be killed
 STATES = optuna.trial.TrialState
 
 
-@pytest.fixture(params=["sqlite:///sweep.db", "sweep.journal"], ids=["database", "journal"])
-def storage(request):
-    return request.param
+@pytest.fixture(autouse=True)
+def sample(monkeypatch):
+    """Load the sample once for all sweeps in this process."""
+    monkeypatch.setattr(sweeps, "load_data", load_once)
 
 
-def swept(n_trials, n_workers=0, storage="sweep.journal", recipe=BRIEF, space=SPACE, **options):
+def swept(n_trials, n_workers=0, storage="sweep.db", recipe=BRIEF, space=SPACE, **options):
     """Sweep the scikit-learn sample, 100 images of it unless more are asked for."""
     options = {"limit": 100, "device": "cpu", "allow_sample": True, "progress": False} | options
-    return sweep.sweep(recipe, space, n_trials, n_workers, storage, **options)
+    return sweep(recipe, space, n_trials, n_workers, storage, **options)
 
 
 def states(study):
     return [trial.state.name for trial in study.get_trials(deepcopy=False)]
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=60):
     """Wait for what is bound to happen soon, and return it."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it has not happened"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return found
 
 
@@ -56,72 +81,167 @@ def in_training(study):
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state == STATES.RUNNING and trial.last_step]
 
 
-def pid_of(trial):
-    return int(trial.user_attrs["worker"].rpartition(":")[2])
+def is_gone(process):
+    """Tell whether a process has ended; a zombie, which waits for its parent, has."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def is_gone(pid):
-    """Tell whether a process is no more; one that this process has inherited is laid to rest."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+def silence(study, trial):
+    """Make a trial's heartbeat the last one of a worker that was killed a minute ago."""
+    study._storage.record_heartbeat(trial._trial_id)
+    with study._storage._backend.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-61 seconds')")
 
 
-def is_stopped_outside_the_lock(pid):
-    """Stop a process unless it is writing into the journal: the others would wait half a minute for its lock."""
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(0.02)
-    if not Path("sweep.journal.lock").exists():
-        return True
-    os.kill(pid, signal.SIGCONT)
-    return False
+# Spaces
 
 
-def test_a_sweep_reaches_its_number_of_trials_and_goes_on_from_there(storage, closed):
-    two = swept(2, storage=storage).trials
+def test_a_space_is_ranges_and_lists():
+    text = (
+        "lr=0.0001..0.1 batch_size=32,64  optimizer=SGD,Adam weight_decay=1e-6..1e-2 nesterov=true,false momentum=0.9"
+    )
+    assert parse_space(text) == {
+        "lr": (0.0001, 0.1),
+        "batch_size": [32, 64],
+        "optimizer": ["SGD", "Adam"],
+        "weight_decay": (1e-6, 1e-2),
+        "nesterov": [True, False],
+        "momentum": [0.9],
+    }
+    assert parse_space("") == {}
+
+
+def test_what_is_no_part_of_a_space_is_named():
+    for part in ("lr", "lr=", "=1,2", "lr=0.1..", "lr=..0.1", "lr=low..high", "batch_size=32,,64"):
+        with pytest.raises(ValueError, match=f"{re.escape(repr(part))} is no part of a search space: write lr=0.0001"):
+            parse_space(f"weight_decay=0.1..0.2 {part}")
+
+
+def test_every_recipe_can_be_swept_with_its_default_space():
+    for recipe in RECIPES.values():
+        space = default_space(recipe)
+        if recipe.members:
+            with pytest.raises(ValueError, match="is a committee of trained networks"):
+                swept(1, recipe=recipe, space=space)
+            continue
+        for end in (0, 1):
+            trial = optuna.trial.FixedTrial({name: values[end] for name, values in space.items()})
+            varied = vary(recipe, suggest(trial, space))
+            optimizer = _make_optimizer(varied, torch.nn.PReLU())  # a single parameter
+            _make_scheduler(varied, optimizer, varied.epochs, 100)
+            (group,) = optimizer.param_groups
+            assert group.get("max_lr", group["lr"]) == trial.params["lr"]
+            assert group["weight_decay"] == trial.params["weight_decay"]
+
+
+def test_the_default_space_lies_around_the_recipes_own_rate():
+    assert default_space("network") == {
+        "lr": (pytest.approx(1e-3 / 30), pytest.approx(3e-2)),
+        "weight_decay": (1e-6, 1e-2),
+    }
+    assert default_space(vary("network", {"lr": 0.3}))["lr"] == pytest.approx((0.01, 9))
+    assert default_space("mlp_one_cycle")["lr"] == pytest.approx((1e-2 / 30, 0.3)), "the schedule's highest"
+
+
+def test_a_range_is_drawn_evenly_in_its_logarithm_and_a_list_is_chosen_from():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = {"lr": (1e-4, 1e-1), "batch_size": [32, 64], "epochs": (2, 8)}
+    drawn = [suggest(study.ask(), space) for _ in range(200)]
+    rates = [one["lr"] for one in drawn]
+    assert all(1e-4 <= rate <= 1e-1 for rate in rates)
+    assert 80 < sum(rate < 10**-2.5 for rate in rates) < 120, "half of them lie below the geometric mean"
+    assert {one["batch_size"] for one in drawn} == {32, 64}
+    assert {type(one["epochs"]) for one in drawn} == {int}, "a range of whole numbers gives whole numbers"
+
+
+@pytest.mark.parametrize(
+    ("space", "complaint"),
+    [
+        ({"lr": (0.0, 0.1)}, "0 < low < high"),
+        ({"lr": (0.1, 0.01)}, "0 < low < high"),
+        ({"optimizer": ["SGD", 5]}, "no optimizer 5"),
+        ({"momentum": (0.1, 0.9)}, "neither a recipe nor Adam has 'momentum'"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_before_anything_is_written(project, space, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        swept(1, space=space)
+    assert not (project / "sweep.db").exists()
+
+
+# Studies
+
+
+def test_a_sweep_reaches_its_number_of_trials_and_goes_on_from_there(project):
+    two = swept(2).trials
     assert [trial.state.name for trial in two] == ["COMPLETE"] * 2
-    assert swept(2, storage=storage).trials == two, "there is nothing left to do"
-    more = swept(5, storage=storage)
+    assert swept(2).trials == two, "there is nothing left to do"
+    more = swept(5)
     assert len(finished(more)) == 5 == len(states(more)) and more.trials[:2] == two
-    assert swept(3, storage=storage).trials == more.trials
+    assert swept(3).trials == more.trials
     rates = {trial.params["lr"] for trial in more.trials}
     assert len(rates) == 5 and all(1e-3 <= rate <= 1e-1 for rate in rates)
     records = {one["recipe"]: one for one in load_records()}
+    assert len(records) == 5
     for trial in more.trials:
-        assert records[trial.user_attrs["recipe"]]["trained_on"] == 100
-        assert trial.user_attrs["worker"] == sweep._worker_name(os.getpid())
+        record = records[trial.user_attrs["recipe"]]
+        assert record["trained_on"] == 100 and record["test_accuracy"] is None
+        assert record["changes"] == {"epochs": 1, **trial.params}
+        assert trial.intermediate_values == {1: record["validation_accuracy"]}
         if trial.state == STATES.COMPLETE:
-            assert trial.value == records[trial.user_attrs["recipe"]]["validation_accuracy"]
+            assert trial.value == record["validation_accuracy"]
 
 
 def test_the_same_seed_suggests_the_same_trials():
-    rates = [[trial.params["lr"] for trial in swept(2, storage=f"{name}.journal").trials] for name in ("a", "b")]
-    assert rates[0] == rates[1] != [trial.params["lr"] for trial in swept(2, storage="c.journal", seed=1).trials]
+    rates = [[trial.params["lr"] for trial in swept(2, storage=f"{name}.db").trials] for name in ("a", "b")]
+    assert rates[0] == rates[1] != [trial.params["lr"] for trial in swept(2, storage="c.db", seed=1).trials]
 
 
-def test_pruned_trials_count_as_finished(monkeypatch):
-    monkeypatch.setattr(studies, "record_run", lambda *_, **__: {"stopped": "pruned"})
-    assert states(swept(2)) == ["PRUNED"] * 2
+def test_studies_of_other_recipes_and_names_lie_beside_each_other(project, monkeypatch):
+    storage = {"storage": None}
+    assert len(swept(1, **storage).trials) == 1 and (project / "runs" / "sweeps.db").exists()
+    assert swept(0, recipe="lenet5", **storage).trials == [] == swept(0, name="mine", **storage).trials
+    assert swept(0, storage=f"sqlite:///{project}/runs/sweeps.db").trials != [], "the same, as a URL"
+    monkeypatch.setenv("QUICK", "1")
+    quick = swept(0, storage="sweep.db")
+    assert quick.study_name == f"{BRIEF.name}-quick" and quick.direction.name == "MAXIMIZE"
 
 
-def test_the_sample_is_refused_unless_asked_for(closed):
+OTHERS = {
+    "space": {"space": {"lr": (1e-3, 1.0)}},
+    "kind of space": {"space": {"lr": [1e-3, 1e-1]}},
+    "seed": {"seed": 1},
+    "images": {"limit": 200},
+    "recipe": {"recipe": "lenet5"},
+    "epochs": {"recipe": vary("network", {"epochs": 3})},
+}
+
+
+def test_a_study_that_was_begun_with_other_settings_is_refused(monkeypatch):
+    swept(0, name="mine")
+    for n_workers, other in enumerate(OTHERS.values()):
+        with pytest.raises(SearchError, match="the study 'mine' in sweep.db was begun with other settings, so its"):
+            swept(1, n_workers, name="mine", **other)
+    with monkeypatch.context() as patch:
+        patch.setenv("QUICK", "1")
+        with pytest.raises(SearchError, match="was begun with other settings"):
+            swept(1, name="mine")
+    changed = replace(BRIEF, batch_size=32)
+    with pytest.raises(SearchError, match="was begun with other settings"):
+        swept(1, name="mine", recipe=changed)
+    swept(0, name="mine", grace=30)
+
+
+def test_a_study_that_goes_on_is_not_suggested_what_it_began_with():
+    swept(1)
+    first, second = (trial.params["lr"] for trial in swept(2).trials)
+    assert first != second
+
+
+def test_the_sample_is_refused_unless_asked_for(project):
     with pytest.raises(DataError, match="--allow-sample"):
         swept(1, allow_sample=False)
-    assert not (closed / "sweep.journal").exists()
-
-
-def test_mistakes_are_found_before_any_trial(closed):
-    with pytest.raises(ValueError, match="neither a recipe nor Adam has 'momentum'"):
-        swept(1, 2, space={"momentum": (0.1, 0.9)})
-    swept(1)
-    with pytest.raises(SearchError, match="was begun with other settings"):
-        swept(2, 2, limit=101)
+    assert not (project / "sweep.db").exists()
 
 
 def test_without_a_space_the_learning_rate_and_weight_decay_are_searched():
@@ -135,140 +255,115 @@ def test_progress_is_shown_with_the_best_so_far(capsys):
     assert "2/2" in shown and f"best validation {best:.2f} %" in shown
 
 
-def lost_trial(study, worker, rate=0.02):
-    """Begin a trial as a worker does, and return its number."""
-    study.enqueue_trial({"lr": rate})
+def test_a_hopeless_trial_is_pruned_and_a_diverged_one_counts_as_pruned(monkeypatch, digits):
+    monkeypatch.setattr(sweeps, "load_data", lambda allow_sample: digits)
+    options = {"recipe": vary("network", {"epochs": 3, "optimizer": "SGD"}), "space": {"lr": (1e-9, 1e10)}}
+    study = swept(0, **options)
+    for rate in (1e9, 0.2, 0.1, 0.05, 0.02, 1e-8, 0.2):
+        study.enqueue_trial({"lr": rate})
+    study = swept(7, **options)
+    assert states(study) == ["PRUNED"] + ["COMPLETE"] * 4 + ["PRUNED", "COMPLETE"]
+    diverged, first, pruned, again = (study.trials[number] for number in (0, 1, 5, 6))
+    assert diverged.value is None and len(pruned.intermediate_values) == 1
+    (record,) = [one for one in load_records() if one["recipe"] == pruned.user_attrs["recipe"]]
+    assert record["stopped"] == "pruned" and record["epochs"] == 1
+    assert again.value == first.value and not again.intermediate_values, "what is recorded is not trained again"
+    assert "| 0 | 1e+09 | 0 |  | pruned |" in study_table(study)
+
+
+# Storages
+
+
+@pytest.mark.parametrize("content", [b"five!", b"notes, and no database\n" * 1000, bytes(5000), b"SQLite format 3"])
+def test_a_file_that_is_no_database_is_refused_untouched(project, content):
+    (project / "notes.db").write_bytes(content)
+    for storage in ("notes.db", "sqlite:///notes.db"):
+        with pytest.raises(SearchError, match=f"the database {storage} cannot be used: file is not a database"):
+            swept(1, storage=storage)
+    assert (project / "notes.db").read_bytes() == content
+    assert [path.name for path in project.glob("notes*")] == ["notes.db"], "nor is anything left beside it"
+
+
+def test_a_path_may_name_the_database_that_a_url_names(project):
+    swept(1, storage="sqlite:///sweep.db")
+    assert len(swept(1, storage=project / "sweep.db").trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("unheard-of://me:secret@host/studies", "unheard-of://...@host/studies"),
+        ("postgresql://me:secret@host:port/studies", "postgresql://...@host:port/studies"),
+        ("unheard-of://me:se@cret@host/studies", "unheard-of://...@host/studies"),
+        ("postgresql://me:secret@127.0.0.1:1/studies", "postgresql://...@127.0.0.1:1/studies"),
+        ("unheard-of://host/studies?user=me&password=secret", "unheard-of://host/studies"),
+        ("sqlite:////no/such/folder/studies.db", "sqlite:////no/such/folder/studies.db"),
+        ("/no/such/folder/studies.db", "/no/such/folder/studies.db"),
+        (".", "."),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_sentence_without_a_password(storage, shown):
+    with pytest.raises(SearchError) as caught:
+        swept(1, storage=storage)
+    message = str(caught.value)
+    assert message.startswith(f"the database {shown} cannot be used: ") and len(message.splitlines()) == 1
+    assert "cret" not in message
+
+
+def test_a_password_is_not_shown_where_the_settings_differ_either(monkeypatch):
+    opened = sweeps._open_storage("sweep.db", 60, 1)
+    monkeypatch.setattr(sweeps, "_open_storage", lambda *_: opened)
+    url = "postgresql://me:secret@host/studies"
+    swept(0, storage=url)
+    with pytest.raises(SearchError, match=r"in postgresql://...@host/studies was begun") as caught:
+        swept(0, storage=url, seed=1)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SearchError, match=r"a driver that is not installed \(.*psycopg.*\).*pip install 'psycopg\[bin"):
+        swept(1, storage="postgresql://me@host/studies")
+
+
+# Lost trials
+
+
+def test_a_trial_whose_heartbeat_has_stopped_is_begun_again_with_the_same_hyperparameters():
+    study = swept(0, grace=60)
+    study.enqueue_trial({"lr": 0.02})
     trial = study.ask()
     trial.suggest_float("lr", *SPACE["lr"], log=True)
-    if worker:
-        trial.set_user_attr("worker", worker)
-    return trial.number
+    silence(study, trial)
+    study = swept(1, grace=60)
+    assert states(study) == ["FAIL", "COMPLETE"]
+    assert study.trials[1].params == {"lr": 0.02} and study.trials[1].system_attrs["failed_trial"] == 0
 
 
-@pytest.fixture
-def dead():
-    """Return the name of a worker that has ended on this machine."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return sweep._worker_name(process.pid)
+def test_a_trial_that_is_lost_again_and_again_is_given_up():
+    study = swept(0, grace=60)
+    for _ in range(MAX_RETRIES + 1):
+        silence(study, study.ask())
+        optuna.storages.fail_stale_trials(study)
+    assert states(study) == ["FAIL"] * (MAX_RETRIES + 1)
 
 
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_what_a_dead_worker_left_is_begun_again_with_the_same_hyperparameters(storage, dead):
-    number = lost_trial(swept(0, storage=storage), dead)
-    study = swept(2, storage=storage)
-    assert states(study)[number] == "FAIL" and len(finished(study)) == 2
-    (again,) = [trial for trial in study.trials if trial.system_attrs.get("failed_trial") == number]
-    assert again.params == {"lr": 0.02} and again.state == STATES.COMPLETE
-    assert again.user_attrs["worker"] == sweep._worker_name(os.getpid())
-
-
-def test_a_trial_of_a_live_worker_is_left_alone():
+def test_a_trial_that_others_are_at_is_waited_for():
     study = swept(0)
-    lost_trial(study, sweep._worker_name(os.getpid()))
-    lost_trial(study, "another-machine:1")
-    swept(3)
-    assert sorted(states(study)) == ["COMPLETE", "RUNNING", "RUNNING"], "those count, and one was left"
-
-
-def test_who_died_here_is_known_of_this_machine_alone(dead, monkeypatch):
-    machine, _, pid = dead.rpartition(":")
-    assert sweep._died_here(dead) and not sweep._died_here(sweep._worker_name(os.getpid()))
-    assert not sweep._died_here(f"another-{machine}:{pid}") and not sweep._died_here("")
-
-    def not_ours(*_):
-        raise PermissionError
-
-    monkeypatch.setattr(sweep.os, "kill", not_ours)
-    assert not sweep._died_here(dead), "another user's process is alive"
-    monkeypatch.setattr(sweep, "os", SimpleNamespace(name="nt", kill=None))
-    assert not sweep._died_here(dead), "on Windows, os.kill would kill"
-
-
-def test_silence_is_noticed_after_the_grace_by_this_machines_clock(monkeypatch):
-    clock = SimpleNamespace(now=1e6)
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock.now)
-    silent = Silence(grace=10)
-
-    def trial(number, n_epochs, worker="there:1"):
-        attributes = {"worker": worker} if worker else {}
-        return SimpleNamespace(number=number, intermediate_values=dict.fromkeys(range(n_epochs)), user_attrs=attributes)
-
-    assert not silent(trial(0, 3)), "it is looked at for the first time"
-    clock.now += 9
-    assert not silent(trial(0, 3)) and not silent(trial(1, 0, None))
-    clock.now += 2
-    assert silent(trial(0, 3)) and not silent(trial(1, 0, None))
-    assert not silent(trial(0, 4)), "an epoch was reported"
-    clock.now += 10
-    assert not silent(trial(0, 4)) and not silent(trial(0, 4, "there:2")), "another worker took it"
-    clock.now += 11
-    assert silent(trial(0, 4, "there:2")) and silent(trial(1, 0, None))
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_silent_trials_are_begun_again(storage):
-    """In a database the heartbeats tell, so there it is the trials without a worker's name that silence counts for."""
-    study = swept(0, storage=storage)
-    mine, unnamed, elsewhere = (lost_trial(study, worker) for worker in ("here:1", None, "there:2"))
-    sweep._begin_lost_again(study, storage, lambda trial: False, ["here:1"])
-    assert states(study) == ["RUNNING"] * 3
-    sweep._begin_lost_again(study, storage, lambda trial: True, ["here:1"])
-    in_database = storage.startswith("sqlite")
-    assert states(study)[:3] == ["RUNNING", "FAIL", "RUNNING" if in_database else "FAIL"]
-    assert states(study)[3:] == ["WAITING"] * (1 if in_database else 2)
-    retried = [trial.system_attrs["failed_trial"] for trial in study.trials if trial.state == STATES.WAITING]
-    assert retried == ([unnamed] if in_database else [unnamed, elsewhere]) and mine not in retried
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_trials_whose_heartbeat_has_stopped_are_begun_again():
-    study = swept(0, storage="sqlite:///sweep.db", grace=60)
-    number = lost_trial(study, "there:1")
-    database = study._storage._backend
-    database.record_heartbeat(study.trials[number]._trial_id)
-    fail_stale_trials(study)
-    assert states(study) == ["RUNNING"]
-    with database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-61 seconds')")
-    sweep._begin_lost_again(study, "sqlite:///sweep.db", lambda trial: False, [])
-    assert states(study) == ["FAIL", "WAITING"] and "worker" not in study.trials[1].user_attrs
-
-
-def test_a_trial_that_ended_in_the_meantime_is_not_begun_again():
-    study = swept(0)
-    number = lost_trial(study, "there:1")
-
-    def ends_meanwhile(trial):
-        study.tell(number, 97.0)
-        return True
-
-    assert sweep._begin_again(study, ends_meanwhile) == [] and states(study) == ["COMPLETE"]
-
-
-def test_a_trial_that_others_made_superfluous_is_given_up_untrained(monkeypatch):
-    study = swept(2)
-    answers = iter([1, 0])  # as if the second trial had not been there yet when this worker looked
-    monkeypatch.setattr(sweep, "_left", lambda *_: next(answers))
-    monkeypatch.setattr(studies, "record_run", None)
-    options = {"seed": 0, "limit": 100, "device": "cpu"}
-    work(study, BRIEF, SPACE, 2, load_data(), options, lambda: True)
-    assert states(study) == ["COMPLETE", "COMPLETE", "FAIL"] and study.trials[2].params == {}
-
-
-def test_a_worker_stops_when_it_is_told_to():
-    study, told = swept(0), []
-    options = {"seed": 0, "limit": 100, "device": "cpu"}
-    work(study, BRIEF, SPACE, 5, load_data(), options, lambda: told.append(1) or len(told) < 2)
-    assert len(told) == 2 == len(finished(study))
+    trial = study.ask()
+    study._storage.record_heartbeat(trial._trial_id)
+    timer = threading.Timer(1.5, lambda: study.tell(trial, 90.0))
+    timer.start()
+    assert states(swept(2)) == ["COMPLETE", "COMPLETE"]
+    timer.join()
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_trial_that_was_thought_lost_costs_a_warning_and_another_trial(storage, monkeypatch, late):
+def test_a_trial_that_was_thought_lost_costs_a_warning_and_another_trial(monkeypatch, late):
     """Whether that is noticed when an epoch is reported, or not before the trial has ended."""
-    study, record_run, given_up = swept(0, storage=storage), studies.record_run, []
+    study, record_run, given_up = swept(0), sweeps.record_run, []
 
-    def thought_lost(varied, seed, *, train, **options):
+    def thought_lost(*given, **options):
         def meanwhile():
             if not given_up:
                 given_up.append(study.get_trials(states=(STATES.RUNNING,))[0].number)
@@ -276,157 +371,175 @@ def test_a_trial_that_was_thought_lost_costs_a_warning_and_another_trial(storage
 
         if not late:
             meanwhile()
-        record = record_run(varied, seed, train=train, **options)
+        record = record_run(*given, **options)
         meanwhile()
         return record
 
-    monkeypatch.setattr(studies, "record_run", thought_lost)
-    options = {"seed": 0, "limit": 100, "device": "cpu"}
-    with pytest.warns(UserWarning, match="thought lost: a larger grace avoids that"):
-        work(study, BRIEF, SPACE, 2, load_data(), options, lambda: True)
+    monkeypatch.setattr(sweeps, "record_run", thought_lost)
+    with pytest.warns(UserWarning, match="a trial, or a look at the study, failed and is tried again"):
+        study = swept(2)
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_other_errors_in_a_trial_are_not_hidden(monkeypatch):
+def test_an_error_in_a_trial_ends_the_sweep_in_one_sentence(monkeypatch):
     def fail(*_, **__):
-        raise ValueError("the disk is full")
+        raise OSError("the disk is full")
 
-    monkeypatch.setattr(studies, "record_run", fail)
-    with pytest.raises(ValueError, match="the disk is full"):
+    monkeypatch.setattr(sweeps, "record_run", fail)
+    with pytest.raises(SearchError, match=r"^trial 0 met OSError: the disk is full$"):
         swept(2)
 
 
-def test_who_is_given_up_has_been_lost_so_often():
-    study = optuna.create_study()
-    for state, losses in (("FAIL", 0), ("FAIL", MAX_RETRIES - 1), ("FAIL", MAX_RETRIES), ("WAITING", MAX_RETRIES)):
-        history = {"failed_trial": 0, "retry_history": list(range(losses))} if losses else {}
-        study.add_trial(optuna.create_trial(state=STATES[state], system_attrs=history))
-    assert sweep._given_up(study) == {2}
+def test_an_error_in_a_worker_ends_the_sweep(capfd):
+    with pytest.raises(SearchError, match="a worker ended with the error above"):
+        swept(3, 1, space={"normalisation": ["nothing"]})
+    assert "trial 0 met ValueError: there is no normalisation 'nothing'" in capfd.readouterr().err
 
 
-class Mortal:
-    """A worker that begins a trial, if it comes so far, and dies."""
-
+def test_workers_that_die_one_after_the_other_end_the_sweep(monkeypatch):
     started = []
 
-    def __init__(self, target, args):
-        self.pid, self.sentinel = 10**9 + len(self.started), None
-        self.started.append(self)
+    def killed(target, args):
+        return SimpleNamespace(start=lambda: started.append(args), is_alive=lambda: False, exitcode=-9)
 
-    def start(self):
-        if self.exitcode < 0:
-            lost_trial(self.study, sweep._worker_name(self.pid)) if not self.study.trials else self.begin()
-
-    def begin(self):
-        trial = self.study.ask()
-        trial.set_user_attr("worker", sweep._worker_name(self.pid))
-
-    def is_alive(self):
-        return False
-
-    def terminate(self):
-        pass
-
-    join = terminate
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Process=killed))
+    monkeypatch.setattr(sweeps, "wait", lambda *_, **__: None)
+    with pytest.raises(SearchError, match="the workers die one after the other"):
+        swept(3, 2)
+    assert MAX_RETRIES + 2 < len(started) <= MAX_RETRIES + 2 * 2
+    assert [number for _, number in started] == list(range(len(started))), "spread over the GPUs"
 
 
-@pytest.fixture
-def mortals(monkeypatch):
-    """Let a sweep have workers that die; return (study, a function that supervises them with an exit code)."""
-    study = swept(0)
-
-    def supervise(exitcode, n_trials=1):
-        kind = type("Mortal", (Mortal,), {"study": study, "exitcode": exitcode, "started": []})
-        context = SimpleNamespace(Process=kind, Pipe=lambda duplex: (None, None))
-        monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda method: context)
-        monkeypatch.setattr(sweep, "wait", lambda *_, **__: None)
-        with tqdm(total=n_trials, disable=True) as bar:
-            arguments = BRIEF, SPACE, n_trials, "sweep.journal", {"grace": 600}
-            sweep._supervise(study, arguments, 2, bar)
-        return kind.started
-
-    return study, supervise
-
-
-def test_a_trial_that_is_lost_again_and_again_ends_the_sweep(mortals, capsys):
-    study, supervise = mortals
-    message = (
-        f"trial {MAX_RETRIES} was lost {MAX_RETRIES + 1} times: its worker dies each time. Perhaps memory runs out"
-    )
-    with pytest.raises(SearchError, match=message):
-        supervise(-9)
-    assert states(study) == ["FAIL"] * (MAX_RETRIES + 1)
-    assert {trial.params["lr"] for trial in study.trials if trial.params} == {0.02}
-    assert "Worker 1000000000 died: trial 0 is begun again" in capsys.readouterr().out
-
-
-def test_what_was_given_up_in_an_earlier_sweep_is_not_held_against_the_next(mortals, monkeypatch):
-    study, supervise = mortals
-    with pytest.raises(SearchError):
-        supervise(-9)
-    more = swept(2)
-    assert states(more) == ["FAIL"] * (MAX_RETRIES + 1) + ["COMPLETE"] * 2
-    assert supervise(-9, n_trials=2) == [], "nothing is left to do"
-
-
-def test_workers_that_cannot_even_start_end_the_sweep(mortals):
-    study, supervise = mortals
-    with pytest.raises(SearchError, match="a worker cannot start"):
-        supervise(1)
-    assert states(study) == []
-
-
-def test_a_killed_worker_costs_one_trial_which_another_does(storage, capsys):
-    """With more workers than trials, of which there are then exactly as many as asked for."""
-    study = swept(0, storage=storage, recipe=LONG, limit=600)
-    ended = []
-    options = {"n_workers": 3, "storage": storage, "recipe": LONG, "limit": 600}
-    thread = threading.Thread(target=lambda: ended.append(swept(2, **options)), daemon=True)
-    thread.start()
-    victim = until(lambda: in_training(study))[0]
-    until(lambda: is_stopped_outside_the_lock(pid_of(victim)))
-    os.kill(pid_of(victim), signal.SIGKILL)
-    thread.join(timeout=120)
-    assert ended, "the sweep has not come to an end"
-    assert sorted(states(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
-    assert states(study)[victim.number] == "FAIL"
-    (again,) = [trial for trial in study.trials if trial.system_attrs.get("failed_trial") == victim.number]
-    assert again.params == victim.params and again.user_attrs["worker"] != victim.user_attrs["worker"]
-    assert f"Worker {pid_of(victim)} died: trial {victim.number} is begun again" in capsys.readouterr().out
-    assert all(len(trial.intermediate_values) == 40 for trial in finished(study))
-    until(lambda: all(is_gone(pid_of(trial)) for trial in study.trials))
-
-
-def test_a_sweep_whose_supervisor_and_a_worker_are_killed_is_completed_when_it_is_started_again(closed):
-    options = {"storage": "sqlite:///sweep.db", "recipe": LONG, "limit": 600}
+def test_a_killed_worker_and_a_killed_supervisor_cost_their_trials_which_others_do(project):
+    """A worker is killed; then the supervisor, whose other worker ends in the midst of training."""
+    options = {"recipe": LONG, "limit": 600, "grace": 3}
     study = swept(0, **options)
     command = "sweep network --trials 3 --workers 2 --epochs 40 --limit 600 --space lr=0.001..0.1 --device cpu"
-    command = [sys.executable, "-m", "mnist_helpers", *command.split(), "--allow-sample", "--storage"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    supervisor = subprocess.Popen([*command, options["storage"]], **quiet)
-    try:
-        victim, other = until(lambda: len(running := in_training(study)) == 2 and running)
-    finally:
+    command = [sys.executable, "-m", "mnist_helpers", *command.split(), "--allow-sample", "--grace=3", "--storage"]
+    with subprocess.Popen([*command, "sweep.db"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as supervisor:
+        first = until(lambda: len(running := in_training(study)) == 2 and running)
+        workers = [one for one in psutil.Process(supervisor.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+        assert len(workers) == 2
+        workers[0].kill()
+        until(lambda: is_gone(workers[0]))
         supervisor.kill()
-        supervisor.wait()
-    os.kill(pid_of(victim), signal.SIGKILL)
-    until(lambda: is_gone(pid_of(victim)))
+    until(lambda: is_gone(workers[1]), seconds=2)
+    assert len(in_training(study)) == 2, "which nobody trains any more"
     swept(3, **options)
-    until(lambda: len(finished(study)) == 3)
-    assert states(study).count("FAIL") == 1 and len(states(study)) == 4
-    assert states(study)[victim.number] == "FAIL"
-    (again,) = [trial for trial in study.trials if trial.system_attrs.get("failed_trial") == victim.number]
-    assert again.params == victim.params and again.user_attrs["worker"] == sweep._worker_name(os.getpid())
-    orphan = study.trials[other.number]
-    assert orphan.state == STATES.COMPLETE and orphan.user_attrs == other.user_attrs, "it has ended its trial"
-    until(lambda: is_gone(pid_of(other)))
-    trained = {json.loads(path.read_text())["recipe"] for path in closed.glob("runs/records/trials/*.json")}
+    assert sorted(states(study)) == ["COMPLETE"] * 3 + ["FAIL"] * 2
+    again = [trial for trial in study.trials if "failed_trial" in trial.system_attrs]
+    assert {trial.system_attrs["failed_trial"] for trial in again} == {trial.number for trial in first}
+    assert [trial.params for trial in again] == [study.trials[t.system_attrs["failed_trial"]].params for t in again]
+    assert all(len(trial.intermediate_values) == 40 for trial in finished(study))
+    trained = {json.loads(path.read_text())["recipe"] for path in project.glob("runs/records/trials/*.json")}
     assert trained == {trial.user_attrs["recipe"] for trial in finished(study)}
 
 
-def test_a_mistake_in_a_worker_ends_the_sweep_in_one_sentence():
-    with pytest.raises(SearchError) as caught:
-        swept(3, 1, space={"normalisation": ["nothing"]})
-    assert str(caught.value) == (
-        "ValueError: there is no normalisation 'nothing': choose one of half, mnist, unit, raw"
-    )
+class Server:
+    """A PostgreSQL server of our own, in a temporary folder, on a free port."""
+
+    def __init__(self, tools, folder):
+        self.tools, self.folder = tools, folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql://sweeper:secret@127.0.0.1:{self.port}/postgres"
+        self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        self.run("initdb", "--username=sweeper", "--auth=trust", "--no-sync")
+
+    def run(self, tool, *arguments):
+        command = [self.tools / tool, f"--pgdata={self.folder / 'data'}", *arguments]
+        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, **self.user)
+
+    def start(self):
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -F"
+        self.run("pg_ctl", "start", "--wait", f"--log={self.folder / 'log'}", "--options", options)
+
+    def stop(self):
+        self.run("pg_ctl", "stop", "--wait", "--mode=fast")
+
+
+@pytest.fixture
+def server():
+    tools = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not tools and not os.environ.get("CI"):
+        pytest.skip("PostgreSQL is not installed (on Debian: apt install postgresql)")
+    folder = Path(tempfile.mkdtemp())  # pytest's own is closed to the server's user
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+    server = Server(tools[-1].parent, folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+def test_two_supervisors_finish_a_study_in_a_database_that_restarts_though_a_worker_is_killed(server, monkeypatch):
+    options = {"storage": server.url, "recipe": LONG, "limit": 600, "grace": 6}
+    study, ended = swept(0, **options), []
+    threads = [threading.Thread(target=lambda: ended.append(swept(6, 1, **options)), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(in_training(study)) == 2)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    server.stop()
+    time.sleep(2)
+    server.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert len(ended) == 2, "both supervisors have come to an end"
+    assert 6 <= len(finished(study)) <= 7, "one too many where two began the last one together"
+    (lost,) = [trial for trial in study.trials if trial.state == STATES.FAIL]
+    (again,) = [trial for trial in study.trials if "failed_trial" in trial.system_attrs]
+    assert again.system_attrs["failed_trial"] == lost.number and again.params == lost.params
+    monkeypatch.setattr(sweeps, "PATIENCE", 1)
+    server.stop()
+    with pytest.raises(SearchError, match=r"^the database postgresql://...@127.0.0.1:\d+/postgres has not answered"):
+        sweeps.finished(study)
+    server.start()
+
+
+# What a study taught
+
+
+def add(study, value=None, state="COMPLETE", **attributes):
+    """Add a trial with a learning rate to a study."""
+    params = {"lr": attributes.pop("lr", 0.01)}
+    distributions = {"lr": optuna.distributions.FloatDistribution(1e-6, 1.0, log=True)}
+    kept = {"params": params, "distributions": distributions, "state": STATES[state], "value": value}
+    study.add_trial(optuna.create_trial(**kept, **attributes))
+
+
+def test_a_table_shows_every_trial_the_lost_ones_too():
+    study = optuna.create_study(direction="maximize")
+    add(study, 98.125, lr=0.0123456, intermediate_values={1: 97.0, 2: 98.125})
+    add(study, state="FAIL", lr=0.1)
+    add(study, 50.0, "PRUNED", lr=0.2, intermediate_values={1: 50.0})
+    add(study, 97.0, lr=0.1, system_attrs={"failed_trial": 1})
+    add(study, state="FAIL", lr=0.1, system_attrs={"failed_trial": 1})
+    study.add_trial(optuna.create_trial(state=STATES.FAIL))  # given up before it began
+    assert study_table(study).splitlines() == [
+        "| trial | lr | epochs | validation accuracy (%) | |",
+        "|---|---|---|---|---|",
+        "| 0 | 0.0123 | 2 | 98.12 |  |",
+        "| 1 | 0.1 | 0 |  | failed |",
+        "| 2 | 0.2 | 1 | 50.00 | pruned |",
+        "| 3 | 0.1 | 0 | 97.00 | trial 1 again |",
+        "| 4 | 0.1 | 0 |  | failed, trial 1 again |",
+    ]
+
+
+def test_importances_say_what_matters_and_need_four_trials():
+    study = optuna.create_study(direction="maximize")
+    distributions = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("matters", "does_not")}
+    values = [(0.1, 0.8), (0.9, 0.3), (0.5, 0.5), (0.3, 0.1), (0.7, 0.9), (0.2, 0.4)]
+    for number, (matters, does_not) in enumerate(values):
+        if number < 4:
+            with pytest.raises(SearchError, match=f"need at least 4 completed trials, and the study has {number}"):
+                importances(study)
+        params = {"matters": matters, "does_not": does_not}
+        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=100 * matters))
+        study.add_trial(optuna.create_trial(params=params, distributions=distributions, state=STATES.FAIL))
+    found = importances(study)
+    assert found["matters"] > 0.8 and sum(found.values()) == pytest.approx(1)
+    assert importances(study) == found
