@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def train_again(options: argparse.Namespace) -> None:
     """Train the run of a record or card once more, on as many threads, and say how close it came."""
     import torch
 
-    from .experiments.distributed import process_group
+    from .experiments.distributed import process_group, rank
     from .experiments.records import described_run
     from .experiments.run import record_run
 
@@ -176,12 +176,12 @@ def train_again(options: argparse.Namespace) -> None:
     torch.set_num_threads(card.get("threads", torch.get_num_threads()))
     with process_group(options.device or described["device"]) as device:
         made = record_run(**described | {"device": device}, checkpoints=options.checkpoints)
-    if made is not None:
+    if rank() == 0:
         print_run(made)
         print(f"  {'to the last digit' if same_figures(made, card) else 'not exactly'} what {options.card} says")
 
 
-def same_figures(made: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
+def same_figures(made: dict[str, Any], card: dict[str, Any]) -> bool:
     """Tell whether a record has all that a record or card says of losses, accuracies and predictions, by epoch too."""
     from .experiments.records import recorded_history
 
@@ -190,7 +190,7 @@ def same_figures(made: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
     return same and ("history" not in card or recorded_history(made) == recorded_history(card))  # without seconds
 
 
-def print_run(record: Mapping[str, Any]) -> None:
+def print_run(record: dict[str, Any]) -> None:
     """Print what a run reached, in one line."""
     validation, test = (
         "not scored" if record[f"{part}_accuracy"] is None else f"{record[f'{part}_accuracy']:.2f} %"
@@ -225,11 +225,11 @@ def sweep_recipe(options: argparse.Namespace) -> None:
 
 def read_files(options: argparse.Namespace) -> int:
     """Print the digits in each picture, line by line; return 2 if some could not be read, once all others were."""
-    from .evaluation.scores import BEST
+    from .evaluation.scores import DEFAULT_MODEL
     from .handwriting import read_digits
     from .models.saved import load_model
 
-    model, readings, exit_code = load_model(options.model or BEST), [], 0
+    model, readings, exit_code = load_model(options.model or DEFAULT_MODEL), [], 0
     for file in options.files:
         try:
             reading = read_digits(file, model)

@@ -77,12 +77,12 @@ def record_run(
     checkpoints: str | Path | None = None,
     again: bool = False,
     keep_weights: bool = False,
-) -> Record | None:
+) -> Record:
     """Run a recipe, keep its record (and seed 0's weights) among this machine's runs, and return the record.
 
     A run that is already recorded there, with the same settings on the same kind of device, is not trained again. One
-    that was interrupted goes on after its last finished epoch. Under torchrun only the first process gets and writes
-    the record; the others get None, or what was recorded before.
+    that was interrupted goes on after its last finished epoch. Under torchrun only the first process writes the
+    record, and all return it.
 
     A committee's members are trained and recorded first, each as a run of its own. Of a recipe that n members have,
     they get the seeds from n * seed on, so no two committees share a member. The committee's epochs and seconds are
@@ -128,7 +128,7 @@ def record_run(
     if finished.record is not None:
         _keep(finished, finished.record, digits, keep_weights)
         shutil.rmtree(states, ignore_errors=True)
-    return finished.record
+    return broadcast(finished.record)
 
 
 def run(
@@ -213,7 +213,7 @@ def prepare(
         model, before = to_ddp(_initialised(recipe, seed, device)), None
     n_epochs = quick(recipe.epochs, short=min(recipe.epochs, 2))
     optimizer = make_optimizer(recipe, model.parameters())
-    options = {
+    options: dict[str, Any] = {
         "scheduler": make_scheduler(recipe, optimizer, n_epochs, len(train_loader)),
         "bfloat16": _uses_bfloat16(recipe, device),
         "seed": combine_seeds(seed, rank()) if rank() else seed,  # each process has dropout of its own
@@ -308,7 +308,6 @@ def _train_members(setup: Setup, device: torch.device, **options: Any) -> Histor
     for place, (member, network) in enumerate(zip(members, committee.members, strict=True)):
         seed = setup.seed * members.count(member) + members[:place].count(member)
         record = record_run(member, seed, device=device, keep_weights=True, **options)
-        assert record is not None  # there is one process, and it has them all
         network.load_state_dict(load_model(weights_path(record), device).state_dict())
         history.epochs += recorded_history(record).epochs
     return history
@@ -360,7 +359,8 @@ def _on_validation(setup: Setup, history: History) -> tuple[float | None, float 
             return None, None
         loss, accuracy = evaluate(setup.model, setup.validation_loader)
         return accuracy, loss
-    kept = history.best if setup.recipe.keep_best else (history.epochs or [None])[-1]
+    last = history.epochs[-1] if history.epochs else None
+    kept = history.best if setup.recipe.keep_best else last
     return (kept.validation_accuracy, kept.validation_loss) if kept else (None, None)
 
 

@@ -103,11 +103,12 @@ def run_trials(
     Raises:
         ValueError: an unknown recipe or hyperparameter, before anything is trained.
     """
-    recipes, records = [vary(find_recipe(recipe), changes) for changes in trials], []
-    options = {"device": device, "allow_sample": allow_sample, "train": fit_trial, "progress": False}
+    recipes = [vary(find_recipe(recipe), changes) for changes in trials]
+    records: list[Record] = []
+    options: dict[str, Any] = {"device": device, "allow_sample": allow_sample, "digits": digits, "limit": limit}
     with tqdm(recipes, unit="trial", disable=not progress) as bar:
         for varied in bar:
-            records.append(record_run(varied, seed, digits=digits, limit=limit, **options))
+            records.append(record_run(varied, seed, train=fit_trial, progress=False, **options))
             best = best_trial(records)
             bar.set_postfix_str(f"best validation {best['validation_accuracy']:.2f} %" if best else "all diverged")
     return records
@@ -119,12 +120,19 @@ def fit_trial(setup: Setup, trial: "optuna.Trial | None" = None) -> History:
     An Optuna `trial` is told each epoch's validation accuracy, and training ends when it should be pruned.
     """
     history = History(list(setup.before.epochs) if setup.before else [])
-    loaders = setup.train_loader, setup.validation_loader
-    first = {"first_epoch": len(history) + 1}
+    results = epochs(
+        setup.model,
+        setup.train_loader,
+        setup.validation_loader,
+        setup.optimizer,
+        setup.n_epochs,
+        first_epoch=len(history) + 1,
+        **setup.options,
+    )
     try:
-        for result in epochs(setup.model, *loaders, setup.optimizer, setup.n_epochs, **first, **setup.options):
+        for result in results:
             history.epochs.append(result)
-            if trial is not None:
+            if trial is not None and result.validation_accuracy is not None:
                 trial.report(result.validation_accuracy, result.epoch)
                 if trial.should_prune():
                     history.stopped = "pruned"

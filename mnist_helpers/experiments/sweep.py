@@ -182,7 +182,7 @@ def make_objective(plan: Plan, digits: Digits) -> Callable[[optuna.Trial], float
         try:
             varied = vary(plan.recipe, suggest(trial, plan.space))
             trial.set_user_attr("recipe", varied.name)
-            options = {"digits": digits, "limit": plan.limit, "device": plan.device, "progress": False}
+            options: dict[str, Any] = {"digits": digits, "limit": plan.limit, "device": plan.device, "progress": False}
             record = record_run(varied, plan.seed, train=partial(fit_trial, trial=trial), **options)
         except (optuna.exceptions.OptunaError, SearchError):
             raise

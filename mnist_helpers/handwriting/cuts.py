@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..environment import seeded
-from ..models.saved import load_weights
+from ..models.saved import load_model
 from .boundary import BoundaryNet
 from .segmentation import Part, trimmed
 
@@ -22,11 +22,11 @@ MIN_WIDTH = 0.35  # of a piece that is cut, × its height
 
 
 @functools.cache
-def boundary_network() -> BoundaryNet:
+def boundary_network() -> nn.Module:
     """Return the trained network that sees boundaries, on the CPU; it is loaded once."""
     with seeded(0):  # whatever it begins with is replaced
         network = BoundaryNet().to(memory_format=torch.channels_last)
-    return load_weights(network, WEIGHTS).eval()
+    return load_model(WEIGHTS, "cpu", model=network)
 
 
 def cut(part: Part, tall: float, model: nn.Module) -> tuple[list[Part], list[float]]:
