@@ -251,7 +251,7 @@ def test_one_process_goes_on_where_two_were_broken_off(together, monkeypatch, pr
 
     monkeypatch.setattr(training, "train_one_epoch", counted)
     made = []
-    monkeypatch.setattr(records, "run", lambda *given, **options: made.append(run(*given, **options)) or made[0])
+    monkeypatch.setattr(runs, "run", lambda *given, **options: made.append(run(*given, **options)) or made[0])
     record = record_run(BROKEN, SEED, digits=make_digits(203), device="cpu", progress=False)
     assert 1 <= len(begun) <= 3, "the first epoch at least is not trained again"
     assert record["processes"] == 1 and [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]

@@ -113,10 +113,9 @@ def test_mistakes_are_found_before_anything_is_trained(quiet, monkeypatch):
         compare_learning_rates("resnet", **quiet)
 
 
-def test_a_trial_of_a_recipe_that_continues_another_counts_its_epochs(quiet, monkeypatch):
-    for name in ("mlp_baseline", "mlp_plateau"):
-        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], epochs=2))
-    (record,) = run_trials("mlp_plateau", [{"lr": 1e-4}], **quiet)
+def test_a_trial_of_a_recipe_that_continues_another_counts_its_epochs(quiet):
+    recipe = replace(RECIPES["mlp_plateau"], epochs=2, start=replace(RECIPES["mlp_baseline"], epochs=2))
+    (record,) = run_trials(recipe, [{"lr": 1e-4}], **quiet)
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]
     assert [epoch["learning_rate"] for epoch in record["history"]] == [1e-3, 1e-3, 1e-4, 1e-4]
 
