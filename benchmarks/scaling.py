@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_helpers.data.digits import load_mnist
-from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.recipes import RECIPES, vary
 from mnist_helpers.experiments.sweep import finished, sweep
 
 TRIALS = 12  # of one epoch each: all do the same work, pruned or not
@@ -34,7 +34,7 @@ def fresh_project():
 
 def trials_per_minute(n_workers):
     """Return (trials a minute from the first one's begin to the last one's end, seconds of the whole sweep)."""
-    recipe = vary("conv_bn_relu_w8", {"model_arguments": {"width": 1 / 16}, "epochs": 1})
+    recipe = vary(RECIPES["conv_bn_relu_w8"], {"model_arguments": {"width": 1 / 16}, "epochs": 1})
     with fresh_project():
         begin = time.perf_counter()
         study = sweep(recipe, {"lr": (0.01, 0.1)}, TRIALS, n_workers, "sweep.db", limit=10_000, progress=False)

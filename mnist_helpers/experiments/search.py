@@ -102,7 +102,7 @@ def run_trials(
     Raises:
         ValueError: an unknown recipe or hyperparameter, before anything is trained.
     """
-    recipes, records = [vary(recipe, changes) for changes in trials], []
+    recipes, records = [vary(find_recipe(recipe), changes) for changes in trials], []
     options = {"device": device, "allow_sample": allow_sample, "train": fit_trial, "progress": False}
     with tqdm(recipes, unit="trial", disable=not progress) as bar:
         for varied in bar:

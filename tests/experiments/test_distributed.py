@@ -30,7 +30,7 @@ from mnist_helpers.experiments.distributed import (
     to_ddp,
     world_size,
 )
-from mnist_helpers.experiments.recipes import vary
+from mnist_helpers.experiments.recipes import RECIPES, vary
 from mnist_helpers.experiments.records import record_run
 from mnist_helpers.experiments.run import run
 from mnist_helpers.models import lenet5, network
@@ -44,7 +44,7 @@ RUNS = {  # recipe -> digits: 193 of 242 are for training, so that the second pr
     "mlp_baseline": 204,
 }
 SIZES = (1 + 64, 3, 41, 203)  # of sets that are evaluated
-BROKEN = vary("lenet5", {"epochs": 4, "batch_size": 16})
+BROKEN = vary(RECIPES["lenet5"], {"epochs": 4, "batch_size": 16})
 
 
 def make_digits(n):
@@ -57,7 +57,7 @@ def make_digits(n):
 
 
 def short(name):
-    return vary(name, {"epochs": 2})
+    return vary(RECIPES[name], {"epochs": 2})
 
 
 def gradients(model, shard=(0, 1), loss_function=F.cross_entropy):

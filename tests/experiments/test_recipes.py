@@ -120,10 +120,13 @@ def test_what_is_no_optimizer_is_refused(optimizer):
         vary("network", {"optimizer": optimizer})
 
 
-def test_a_rate_that_the_schedule_sets_is_not_varied():
-    with pytest.raises(ValueError, match="the schedule of mlp_one_cycle sets the learning rate"):
-        vary("mlp_one_cycle", {"lr": 0.1})
+def test_the_rate_under_one_cycle_is_the_highest_of_the_schedule():
+    varied = vary("mlp_one_cycle", {"lr": 0.1})
+    assert varied.scheduler_arguments == {"max_lr": 0.1} and vary(varied.varied, varied.changes) == varied
     assert vary("mlp_one_cycle", {"scheduler_arguments": {"max_lr": 0.1}}).scheduler_arguments == {"max_lr": 0.1}
+    for both in ({"scheduler_arguments": {"max_lr": 0.1}}, {"scheduler": "CyclicLR"}):
+        with pytest.raises(ValueError, match="the schedule of mlp_one_cycle sets the learning rate: leave out lr"):
+            vary("mlp_one_cycle", {"lr": 0.1, **both})
 
 
 def test_a_long_list_of_changes_still_makes_a_file_name():

@@ -23,7 +23,6 @@ from mnist_helpers.data.digits import DataError
 from mnist_helpers.experiments import sweep as sweeps
 from mnist_helpers.experiments.recipes import RECIPES, vary
 from mnist_helpers.experiments.records import load_records
-from mnist_helpers.experiments.run import _make_optimizer, _make_scheduler
 from mnist_helpers.experiments.sweep import (
     MAX_RETRIES,
     SearchError,
@@ -44,8 +43,8 @@ pytestmark = [
 ]
 load_once = functools.cache(sweeps.load_data)
 SPACE = {"lr": (1e-3, 1e-1)}
-BRIEF = vary("network", {"epochs": 1})
-LONG = vary("network", {"epochs": 60})  # a second at least, in which a worker can be killed
+BRIEF = vary(RECIPES["network"], {"epochs": 1})
+LONG = vary(RECIPES["network"], {"epochs": 60})  # a second at least, in which a worker can be killed
 STATES = optuna.trial.TrialState
 
 
@@ -125,11 +124,10 @@ def test_every_recipe_can_be_swept_with_its_default_space():
         for end in (0, 1):
             trial = optuna.trial.FixedTrial({name: values[end] for name, values in space.items()})
             varied = vary(recipe, suggest(trial, space))
-            optimizer = _make_optimizer(varied, torch.nn.PReLU())  # a single parameter
-            _make_scheduler(varied, optimizer, varied.epochs, 100)
+            optimizer = getattr(torch.optim, varied.optimizer)([torch.zeros(1)], **varied.optimizer_arguments)
             (group,) = optimizer.param_groups
-            assert group.get("max_lr", group["lr"]) == trial.params["lr"]
-            assert group["weight_decay"] == trial.params["weight_decay"]
+            assert (group["lr"], group["weight_decay"]) == (trial.params["lr"], trial.params["weight_decay"])
+            assert varied.scheduler_arguments.get("max_lr", group["lr"]) == group["lr"]
 
 
 def test_the_default_space_lies_around_the_recipes_own_rate():
@@ -137,7 +135,7 @@ def test_the_default_space_lies_around_the_recipes_own_rate():
         "lr": (pytest.approx(1e-3 / 30), pytest.approx(3e-2)),
         "weight_decay": (1e-6, 1e-2),
     }
-    assert default_space(vary("network", {"lr": 0.3}))["lr"] == pytest.approx((0.01, 9))
+    assert default_space(vary(RECIPES["network"], {"lr": 0.3}))["lr"] == pytest.approx((0.01, 9))
     assert default_space("mlp_one_cycle")["lr"] == pytest.approx((1e-2 / 30, 0.3)), "the schedule's highest"
 
 
@@ -211,7 +209,7 @@ OTHERS = {
     "seed": {"seed": 1},
     "images": {"limit": 200},
     "recipe": {"recipe": "lenet5"},
-    "epochs": {"recipe": vary("network", {"epochs": 3})},
+    "epochs": {"recipe": vary(RECIPES["network"], {"epochs": 3})},
 }
 
 
@@ -255,7 +253,7 @@ def test_progress_is_shown_with_the_best_so_far(capsys):
 
 def test_a_hopeless_trial_is_pruned_and_a_diverged_one_counts_as_pruned(monkeypatch, digits):
     monkeypatch.setattr(sweeps, "load_data", lambda allow_sample: digits)
-    options = {"recipe": vary("network", {"epochs": 3, "optimizer": "SGD"}), "space": {"lr": (1e-9, 1e10)}}
+    options = {"recipe": vary(RECIPES["network"], {"epochs": 3, "optimizer": "SGD"}), "space": {"lr": (1e-9, 1e10)}}
     study = swept(0, **options)
     for rate in (1e9, 0.2, 0.1, 0.05, 0.02, 1e-8, 0.2):
         study.enqueue_trial({"lr": rate})
