@@ -15,12 +15,12 @@ from mnist_helpers.experiments.run import prepare
 from mnist_helpers.experiments.search import (
     best_trial,
     compare_learning_rates,
+    fit_trial,
     grid_search,
     load_trials,
     pivot,
     run_trials,
     trials_table,
-    watched,
 )
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.training.loop import fit
@@ -60,7 +60,7 @@ def test_a_grid_has_every_combination_and_what_is_recorded_is_not_trained_again(
     grid = {"lr": [0.01, 0.001], "batch_size": [16, 64]}
     first = grid_search("network", {**grid, "lr": [0.01]}, n_epochs=1, **quiet)
     trained = []
-    monkeypatch.setattr(search, "watched", lambda setup, watch=search.watched: trained.append(setup) or watch(setup))
+    monkeypatch.setattr(search, "fit_trial", lambda setup: trained.append(setup) or fit_trial(setup))
     records = grid_search("network", grid, n_epochs=1, **quiet)
     assert [setup.recipe.optimizer_arguments["lr"] for setup in trained] == [0.001, 0.001], "two of four are known"
     chosen = [(one["changes"]["lr"], one["changes"]["batch_size"]) for one in records]
@@ -136,7 +136,7 @@ class Watcher:
 @pytest.mark.parametrize(("patience", "stopped", "n"), [(2, "pruned", 2), (99, "", 4)])
 def test_a_trial_is_told_every_epoch_and_can_end_training(quiet, patience, stopped, n):
     setup = prepare(vary(RECIPES["network"], {"epochs": 4}), quiet["digits"], 0, torch.device("cpu"))
-    history = watched(setup, trial := Watcher(patience))
+    history = fit_trial(setup, trial := Watcher(patience))
     assert history.stopped == stopped and len(history) == n
     assert trial.told == dict(zip(history["epoch"], history["validation_accuracy"], strict=True))
 
