@@ -287,7 +287,7 @@ def test_a_table_shows_every_trial_the_lost_ones_too():
     add(study, state="FAIL", lr=0.1, system_attrs={"failed_trial": 1})
     study.add_trial(optuna.create_trial(state=STATES.FAIL))  # given up before it began
     assert study_table(study).splitlines() == [
-        "| trial | lr | epochs | validation accuracy (%) | |",
+        "| trial | lr | epochs | validation accuracy (%) |  |",
         "|---|---|---|---|---|",
         "| 0 | 0.0123 | 2 | 98.12 |  |",
         "| 1 | 0.1 | 0 |  | failed |",
