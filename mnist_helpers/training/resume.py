@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Tell whether what `torch.save` wrote, an uncompressed zip archive, has its checksums; torch itself never looks."""
+    """Tell whether what `torch.save` wrote, an uncompressed zip archive, fits its checksums; torch never looks."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             stored = all(entry.file_size == entry.compress_size for entry in archive.infolist())

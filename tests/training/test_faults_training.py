@@ -22,7 +22,7 @@ from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation.scores import fit_temperature, predict_logits
 from mnist_helpers.models import network, unwrapped
 from mnist_helpers.models.saved import CheckpointError
-from mnist_helpers.training.loop import TrainingError, fit
+from mnist_helpers.training.loop import fit
 from mnist_helpers.training.resume import load_state, state_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
