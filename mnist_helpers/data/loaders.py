@@ -245,21 +245,12 @@ def make_loaders(
     if limit is not None:
         training, validation = training[:limit], validation[: max(1, limit // 4)]
     learn, check = digits.take(training), digits.take(validation)
-    train_loader: ResidentLoader | DataLoader
-    validation_loader: ResidentLoader | DataLoader
     if plain:
-        train_loader = plain_loader(learn, batch_size, normalisation, shuffle=True, seed=seed)
-        validation_loader = plain_loader(check, batch_size, normalisation)
+        train_loader: Any = plain_loader(learn, batch_size, normalisation, shuffle=True, seed=seed)
+        validation_loader: Any = plain_loader(check, batch_size, normalisation)
     else:
-        train_loader = ResidentLoader(
-            learn,
-            batch_size,
-            normalisation,
-            shuffle=True,
-            seed=seed,
-            device=device,
-            augmentation=augmentation,
-            shard=shard,
-        )
-        validation_loader = ResidentLoader(check, batch_size, normalisation, device=device, shard=shard)
+        place: Any = {"device": device, "shard": shard}
+        options: Any = {"shuffle": True, "seed": seed, "augmentation": augmentation}
+        train_loader = ResidentLoader(learn, batch_size, normalisation, **options, **place)
+        validation_loader = ResidentLoader(check, batch_size, normalisation, **place)
     return train_loader, None if all_images else validation_loader

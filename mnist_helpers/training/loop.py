@@ -9,16 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CyclicLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from ..data.loaders import check_reusable, warn_of_odd_pixels
@@ -28,8 +20,9 @@ from ..models import unwrapped
 from .history import EpochResult, History
 from .resume import load_state, save_state, state_of, take_up
 
-PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
-STEPWISE = (ReduceLROnPlateau, StepLR, MultiStepLR, ConstantLR)  # whose drops are worth a line each; others glide
+PER_BATCH = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)  # schedules that are meant to move after every batch
+# Schedules whose drops are worth a line each; others glide
+STEPWISE = (ReduceLROnPlateau, lr_scheduler.StepLR, lr_scheduler.MultiStepLR, lr_scheduler.ConstantLR)
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, 1, 28, 28) float, labels (B,) int64
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, 10), labels (B,) -> mean loss
@@ -285,11 +278,12 @@ def fit(
     if isinstance(resume, (str, Path)) or (resume is True and checkpoint is None):
         raise ValueError("give resume=True together with the file as checkpoint")
     network = unwrapped(model)
+    parts = [network, optimizer, scheduler]
     history = History() if after is None else History(list(after.epochs), after.best_state)
     before = len(history)  # epochs of the training that this one continues
     state: Any = load_state(checkpoint) if checkpoint is not None and resume is True else resume
     if state not in (None, False):
-        history = take_up(state, network, optimizer, scheduler, seed=seed, after=history.epochs)
+        history = take_up(state, parts, seed, history.epochs)
     history.last_state = _copy_state(network)
     results = epochs(
         model,
@@ -312,7 +306,7 @@ def fit(
                     break
                 history = history.extended(result, _copy_state(network))
                 if checkpoint is not None:
-                    save_state(checkpoint, state_of(history, network, optimizer, scheduler, seed=seed, before=before))
+                    save_state(checkpoint, state_of(history, parts, seed, before))
                 _report(bar, result, optimizer, None if per_batch else scheduler)
             else:
                 history.stopped = "early"

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from ..files import previous_of, write_atomically
 from ..models.saved import CheckpointError, load_safely, read_file
@@ -76,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Tell whether what `torch.save` wrote, a stored zip archive, has its checksums; torch itself never looks."""
+    """Tell whether what `torch.save` wrote, an uncompressed zip archive, fits its checksums; torch never looks."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             stored = all(entry.file_size == entry.compress_size for entry in archive.infolist())
@@ -85,20 +82,11 @@ def _is_whole(content: bytes) -> bool:
         return False
 
 
-def state_of(
-    history: History,
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None = None,
-    *,
-    seed: int = 0,
-    before: int = 0,
-) -> dict[str, Any]:
-    """Return what training needs to go on.
+def state_of(history: History, parts: list[Any], seed: int = 0, before: int = 0) -> dict[str, Any]:
+    """Return what training needs to go on; `parts` are [model, optimizer, scheduler or None].
 
     `before` is how many of the history's epochs belong to the training that this one continues.
     """
-    parts = [model, optimizer, scheduler]
     return {
         "epochs": [asdict(result) for result in history.epochs],
         "best_state": history.best_state,
@@ -109,25 +97,16 @@ def state_of(
     }
 
 
-def take_up(
-    state: dict[str, Any],
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None = None,
-    *,
-    seed: int = 0,
-    after: Sequence[EpochResult] = (),
-) -> History:
-    """Put model, optimizer and scheduler into the state that `state_of` returned, and return its history.
+def take_up(state: dict[str, Any], parts: list[Any], seed: int = 0, after: Sequence[EpochResult] = ()) -> History:
+    """Put `parts` into the state that `state_of` returned, and return its history.
 
     Args:
         seed: of the training that goes on.
         after: the epochs of the training that it continues.
 
     Raises:
-        CheckpointError: the state belongs to something else; model, optimizer and scheduler are as they were.
+        CheckpointError: the state belongs to something else; `parts` are as they were.
     """
-    parts = [model, optimizer, scheduler]
     ours = deepcopy(_states(parts))
     try:
         if state["classes"] != _classes(parts):  # schedules take any state without a complaint

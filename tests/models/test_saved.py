@@ -127,8 +127,12 @@ def test_weights_that_are_none_are_refused(saved):
 def test_code_in_a_pickle_never_runs(saved, project):
     torch.save({"0": Malicious()}, saved)
     forge(saved, saved.read_bytes())
-    with pytest.raises(CheckpointError, match="holds no weights that can be read"):
-        load_model("small")
+    with seeded(0):
+        own = mlp_baseline(width=8)
+    for options in ({}, {"model": own}):
+        with pytest.raises(CheckpointError, match="small.pth holds no weights that can be read") as caught:
+            load_model(saved, **options)
+        assert "weights_only" not in str(caught.value), "torch's advice to run the code is not passed on"
     assert not (project / "pwned").exists()
     pickle.loads(pickle.dumps(Malicious()))  # what plain unpickling would have done
     assert (project / "pwned").exists()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from faults import die, in_child
-from sklearn.metrics import classification_report, confusion_matrix
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Adam, lr_scheduler
@@ -24,7 +23,7 @@ from mnist_helpers.evaluation.calibration import fit_temperature
 from mnist_helpers.evaluation.scores import predict_logits
 from mnist_helpers.models import network, unwrapped
 from mnist_helpers.models.saved import CheckpointError
-from mnist_helpers.training.loop import TrainingError, fit
+from mnist_helpers.training.loop import fit
 from mnist_helpers.training.resume import load_state, state_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -252,17 +251,6 @@ def test_a_wrong_batch_in_validation_is_named_too(digits):
         assert_first_epoch_is_kept(caught.value, training, digits)
 
 
-def test_images_that_are_no_numbers_are_named(digits):
-    for place, batch, where in ((0, N_BATCHES + 2, "batch 2: the loss"), (1, 2 + 1, "after its last batch: the valid")):
-        training = Training(digits)
-        training.loaders[place] = Spoilt(
-            training.loaders[place], batch, lambda images, labels: (images * torch.nan, labels)
-        )
-        with pytest.raises(TrainingError, match=f"^epoch 2, {where}.* is nan. Try a learning rate below") as caught:
-            training.run()
-        assert_first_epoch_is_kept(caught.value, training, digits)
-
-
 def assert_first_epoch_is_kept(error, training, digits):
     history = error.history
     assert history == Training(digits).run(1)
@@ -317,7 +305,7 @@ def test_pixels_that_no_normalisation_gives_are_a_warning(digits):
 
 
 def test_a_class_that_never_occurs_is_no_hindrance(digits):
-    """In training, in validation, in the figures, and in what is drawn of them."""
+    """In training, in validation, and in what is drawn of them."""
     digits = digits.take((digits.labels != 7).nonzero().flatten())
     training = Training(digits)
     history = training.run()
@@ -326,9 +314,6 @@ def test_a_class_that_never_occurs_is_no_hindrance(digits):
     right = 100 * (logits.argmax(dim=1) == labels).double().mean().item()
     assert right == pytest.approx(history["validation_accuracy"][-1])
     assert fit_temperature(logits, labels) > 0
-    answers = logits.argmax(dim=1)
-    assert confusion_matrix(labels, answers, labels=range(10))[7].sum() == 0
-    assert "precision" in classification_report(labels, answers, zero_division=0)  # as in the notebooks: no warning
     plt.close(plots.class_balance({"training": digits.labels}).figure)
 
 
@@ -421,7 +406,7 @@ def test_a_state_that_does_not_fit_leaves_model_and_optimizer_as_they_were(digit
     """Another width; or all but the optimizer fits: without care the network would be overwritten."""
     for widths in ((16, 8), (16,)):
         other = Training(digits, lambda widths=widths: network(widths, dropout=0.3, batch_norm=True), "step")
-        state = state_of(other.run(1), other.model, other.optimizer, other.scheduler, seed=5)
+        state = state_of(other.run(1), [other.model, other.optimizer, other.scheduler], seed=5)
         if widths == (16,):
             state["states"][1]["param_groups"][0]["params"].pop()
         ours = Training(digits, schedule="step", weights=7)
