@@ -1,9 +1,8 @@
-"""What all tests share: quick mode, no network, small synthetic digits, and what to do without the real MNIST."""
+"""What all tests share: small synthetic digits, and what to do without the real MNIST."""
 
 import os
 from dataclasses import replace
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -13,12 +12,6 @@ from mnist_helpers.data import idx_files
 from mnist_helpers.data.digits import DataError, Digits, load_mnist
 from mnist_helpers.data.idx_files import describe
 from mnist_helpers.files import sha256
-
-
-def pytest_configure():
-    matplotlib.use("Agg")
-    torch.set_num_threads(1)  # workers share the cores, and small networks are no slower
-    os.environ.update(QUICK="1", MNIST_OFFLINE="1", OMP_NUM_THREADS="1")  # the notebooks' kernels inherit them
 
 
 def pytest_collection_modifyitems(items):
