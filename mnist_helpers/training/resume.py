@@ -46,20 +46,14 @@ def load_state(path: str | Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: there are files, and all are damaged.
     """
-    faults = []
-    for file in (Path(path), previous_of(Path(path))):
-        if not file.exists():
-            continue
+    files = [file for file in (Path(path), previous_of(Path(path))) if file.exists()]
+    for file in files:
         try:
-            state = _read(file)
+            return _read(file)
         except CheckpointError as error:
-            faults.append(error)
-            continue
-        for fault in faults:
-            warnings.warn(f"{fault}; {file} is taken instead", stacklevel=2)
-        return state
-    if faults:
-        raise faults[0]
+            if file is files[-1]:
+                raise
+            warnings.warn(f"{error}; {files[-1]} is taken instead", stacklevel=2)
     return None
 
 
