@@ -71,7 +71,7 @@ def test_mistakes_end_in_one_sentence(monkeypatch, capsys, error, code, message)
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("mnist_helpers.experiments.records.record_run", fail)
+    monkeypatch.setattr("mnist_helpers.experiments.run.record_run", fail)
     assert main(["train", "mlp_baseline"]) == code
     assert capsys.readouterr().err == message
 
@@ -91,7 +91,7 @@ def test_of_several_processes_the_first_alone_speaks(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("mnist_helpers.experiments.distributed.rank", lambda: 1)
     monkeypatch.setattr(
-        "mnist_helpers.experiments.records.record_run",
+        "mnist_helpers.experiments.run.record_run",
         lambda *_, **__: warnings.warn("the same for all", stacklevel=1),
     )
     with warnings.catch_warnings():
