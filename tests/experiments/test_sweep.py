@@ -352,14 +352,13 @@ def test_a_trial_that_is_lost_again_and_again_is_given_up():
     assert states(study) == ["FAIL"] * (MAX_RETRIES + 1)
 
 
-def test_a_trial_that_others_are_at_is_waited_for():
+def test_a_trial_that_others_are_at_is_waited_for(monkeypatch):
     study = swept(0)
     trial = study.ask()
     study._storage.record_heartbeat(trial._trial_id)
-    timer = threading.Timer(1.5, lambda: study.tell(trial, 90.0))
-    timer.start()
-    assert states(swept(2)) == ["COMPLETE", "COMPLETE"]
-    timer.join()
+    clock = SimpleNamespace(sleep=lambda seconds: seconds and study.tell(trial, 90.0), monotonic=time.monotonic)
+    monkeypatch.setattr(sweeps, "time", clock)
+    assert states(swept(2)) == ["COMPLETE", "COMPLETE"] and study.trials[0].value == 90
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -404,7 +403,8 @@ def test_workers_that_die_one_after_the_other_end_the_sweep(monkeypatch):
     started = []
 
     def killed(target, args):
-        return SimpleNamespace(start=lambda: started.append(args), is_alive=lambda: False, exitcode=-9)
+        methods = {"start": lambda: started.append(args), "terminate": lambda: None, "join": lambda: None}
+        return SimpleNamespace(exitcode=-9, is_alive=lambda: False, sentinel=None, **methods)
 
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Process=killed))
     monkeypatch.setattr(sweeps, "wait", lambda *_, **__: None)
