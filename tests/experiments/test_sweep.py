@@ -43,9 +43,10 @@ pytestmark = [
     ),
 ]
 load_once = functools.cache(sweeps.load_data)
+SAMPLE = {"limit": 100, "device": "cpu", "allow_sample": True, "progress": False}  # 100 images of scikit-learn's digits
 SPACE = {"lr": (1e-3, 1e-1)}
 BRIEF = vary(RECIPES["network"], {"epochs": 1})
-LONG = vary(RECIPES["network"], {"epochs": 60})  # a second at least, in which a worker can be killed
+LONG = vary(RECIPES["network"], {"epochs": 40})  # a second at least, in which a worker can be killed
 STATES = optuna.trial.TrialState
 
 
@@ -55,10 +56,17 @@ def sample(monkeypatch):
     monkeypatch.setattr(sweeps, "load_data", load_once)
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Let workers start at once: forked from a process that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([sweeps.__name__, "torch._dynamo", "sklearn.datasets"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    return context
+
+
 def swept(n_trials, n_workers=0, storage="sweep.db", recipe=BRIEF, space=SPACE, **options):
-    """Sweep the scikit-learn sample, 100 images of it unless more are asked for."""
-    options = {"limit": 100, "device": "cpu", "allow_sample": True, "progress": False} | options
-    return sweep(recipe, space, n_trials, n_workers, storage, **options)
+    return sweep(recipe, space, n_trials, n_workers, storage, **SAMPLE | options)
 
 
 def states(study):
@@ -345,14 +353,13 @@ def test_a_trial_that_is_lost_again_and_again_is_given_up():
     assert states(study) == ["FAIL"] * (MAX_RETRIES + 1)
 
 
-def test_a_trial_that_others_are_at_is_waited_for():
+def test_a_trial_that_others_are_at_is_waited_for(monkeypatch):
     study = swept(0)
     trial = study.ask()
     study._storage.record_heartbeat(trial._trial_id)
-    timer = threading.Timer(1.5, lambda: study.tell(trial, 90.0))
-    timer.start()
-    assert states(swept(2)) == ["COMPLETE", "COMPLETE"]
-    timer.join()
+    clock = SimpleNamespace(sleep=lambda seconds: seconds and study.tell(trial, 90.0), monotonic=time.monotonic)
+    monkeypatch.setattr(sweeps, "time", clock)
+    assert states(swept(2)) == ["COMPLETE", "COMPLETE"] and study.trials[0].value == 90
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -387,7 +394,7 @@ def test_an_error_in_a_trial_ends_the_sweep_in_one_sentence(monkeypatch):
         swept(2)
 
 
-def test_an_error_in_a_worker_ends_the_sweep(capfd):
+def test_an_error_in_a_worker_ends_the_sweep(capfd, forked):
     with pytest.raises(SearchError, match="a worker ended with the error above"):
         swept(3, 1, space={"normalisation": ["nothing"]})
     assert "trial 0 met ValueError: there is no normalisation 'nothing'" in capfd.readouterr().err
@@ -397,7 +404,8 @@ def test_workers_that_die_one_after_the_other_end_the_sweep(monkeypatch):
     started = []
 
     def killed(target, args):
-        return SimpleNamespace(start=lambda: started.append(args), is_alive=lambda: False, exitcode=-9)
+        methods = {"start": lambda: started.append(args), "terminate": lambda: None, "join": lambda: None}
+        return SimpleNamespace(exitcode=-9, is_alive=lambda: False, sentinel=None, **methods)
 
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Process=killed))
     monkeypatch.setattr(sweeps, "wait", lambda *_, **__: None)
@@ -407,21 +415,18 @@ def test_workers_that_die_one_after_the_other_end_the_sweep(monkeypatch):
     assert [number for _, number in started] == list(range(len(started))), "spread over the GPUs"
 
 
-def test_workers_end_with_their_supervisor_and_what_they_left_is_done_by_the_next(project):
+def test_workers_end_with_their_supervisor_and_what_they_left_is_done_by_the_next(project, forked):
     """The supervisor is killed, so that it cannot tell its worker, which is in the midst of training."""
-    options = {"recipe": LONG, "limit": 600, "grace": 3}
-    study = swept(0, **options)
-    command = (
-        f"sweep network --trials 2 --epochs {LONG.epochs} --limit 600 --space lr=0.001..0.1 --device cpu --grace 3"
-    )
-    command = [sys.executable, "-m", "mnist_helpers", *command.split(), "--allow-sample", "--storage=sweep.db"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as supervisor:
-        (left,) = until(lambda: in_training(study))
-        family = psutil.Process(supervisor.pid).children()
-        supervisor.kill()
+    options = {"limit": 600, "grace": 3}
+    study = swept(0, recipe=LONG, **options)
+    supervisor = forked.Process(target=sweep, args=(LONG, SPACE, 2, 1, "sweep.db"), kwargs=SAMPLE | options)
+    supervisor.start()
+    (left,) = until(lambda: in_training(study))
+    family = psutil.Process(supervisor.pid).children()
+    supervisor.kill()
     until(lambda: all(is_gone(process) for process in family), seconds=5)
     assert states(study) == ["RUNNING"], "it has not even ended its trial"
-    swept(2, **options)
+    swept(2, recipe=LONG, **options)
     assert sorted(states(study)) == ["COMPLETE", "COMPLETE", "FAIL"]
     (again,) = [trial for trial in study.trials if "failed_trial" in trial.system_attrs]
     assert again.system_attrs["failed_trial"] == left.number and again.params == left.params
@@ -469,7 +474,7 @@ def server():
     shutil.rmtree(folder)
 
 
-def test_two_supervisors_finish_a_study_in_a_database_that_restarts_though_a_worker_is_killed(server, monkeypatch):
+def test_two_supervisors_finish_a_study_though_a_worker_is_killed_and_the_server_restarts(server, forked, monkeypatch):
     options = {"storage": server.url, "recipe": LONG, "limit": 600, "grace": 6}
     study, ended = swept(0, **options), []
     supervisors = [threading.Thread(target=lambda: ended.append(swept(4, 1, **options)), daemon=True) for _ in range(2)]
@@ -486,7 +491,8 @@ def test_two_supervisors_finish_a_study_in_a_database_that_restarts_though_a_wor
         supervisor.join(timeout=180)
     assert len(ended) == 2, "both supervisors have come to an end"
     assert 4 <= len(finished(study)) <= 5, "one too many where two workers began the last one together"
-    assert [trial.number for trial in study.trials if trial.state == STATES.FAIL] == [lost.number]
+    failed = [trial.number for trial in study.trials if trial.state == STATES.FAIL]
+    assert failed[0] == lost.number and len(failed) <= 2, "the restart may have cut off a query, which costs its trial"
     (again,) = [trial for trial in study.trials if "failed_trial" in trial.system_attrs]
     assert again.system_attrs["failed_trial"] == lost.number and again.params == lost.params
     monkeypatch.setattr(sweeps, "PATIENCE", 1)
