@@ -5,11 +5,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NEEDED_GB := 8
 WORKERS ?= 2
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help setup notebooks publish test test-full lab colab
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
 setup: $(READY) ## make .venv and install requirements.txt into it (the other targets do this by themselves)
 

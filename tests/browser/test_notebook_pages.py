@@ -7,7 +7,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]  # one server and one browser for all
+pytestmark = pytest.mark.browser
 RUN, ANSWER = 240, 60  # seconds that a notebook, and a click, may take at most, on a busy machine
 CELLS = "window.jupyterapp.shell.currentWidget.content.widgets.filter(one => one.model.type === 'code')"
 READY = """

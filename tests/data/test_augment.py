@@ -67,13 +67,6 @@ def test_displacements_have_the_strength_that_simard_describes():
     )
 
 
-def test_one_pixel_to_the_right_and_two_down():
-    image = torch.zeros(1, 1, 9, 9)
-    image[0, 0, 4, 4] = 1
-    moved = warp(image, affine_matrices(torch.zeros(1), torch.tensor([[1.0, 2.0]]), torch.ones(1), torch.zeros(1)))
-    assert moved[0, 0, 6, 5] == pytest.approx(1, abs=1e-5) and moved.sum() == pytest.approx(1, abs=1e-5)
-
-
 @pytest.mark.parametrize("background", [-1.0, 0.5])
 def test_background_comes_in_without_a_border(background):
     images = torch.full((50, 1, 28, 28), background)
