@@ -116,7 +116,7 @@ def sweep(
     _check_space(recipe, space)
     digits = load_data(allow_sample=allow_sample)  # before the workers do: a download happens once
     plan = Plan(recipe, space, n_trials, storage, name, seed, grace, limit, device, allow_sample, digits.source)
-    study = open_study(plan)
+    study = _patiently(open_study, plan)
     with tqdm(total=n_trials, unit="trial", disable=not progress) as bar:
         if n_workers == 0:
             _work(study, plan, digits, bar)
@@ -385,7 +385,8 @@ def _worker(plan: Plan, number: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the supervisor has said it
             digits = load_data(allow_sample=plan.allow_sample)
-        _work(open_study(plan, secrets.randbits(32), attempts=PATIENCE), plan, digits)
+        study = _patiently(open_study, plan, secrets.randbits(32), PATIENCE)
+        _work(study, plan, digits)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # which another attempt would only meet again
