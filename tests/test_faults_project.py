@@ -93,11 +93,13 @@ def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatc
 @pytest.mark.parametrize("kind", ["record", "card", "trial", "committee"])
 def test_a_run_is_trained_again_from_its_record_or_card_by_one_command(short, monkeypatch, capsys, kind):
     digits, options = load_digits_sample(), {"device": "cpu", "progress": False, "allow_sample": True}
-    few = load_digits_sample(False).take(torch.arange(20))  # a committee's answers take their time
-    monkeypatch.setattr(evaluation, "load_part", lambda source, train: few)
     if kind == "trial":
         made = record_run(vary(RECIPES["network"], {"lr": 0.01}), 4, limit=100, digits=digits, **options)
     elif kind == "committee":
+        members = (RECIPES["tiny_2k"],) * 2
+        networks = {"members": [(member.model, member.model_arguments) for member in members]}
+        small = replace(RECIPES["committee"], members=members, model_arguments=networks)
+        monkeypatch.setitem(RECIPES, "committee", small)
         made = record_run("committee", 0, digits=digits, limit=100, **options)
     else:
         made = record_run("network", 4, limit=None if kind == "card" else 200, digits=digits, **options)

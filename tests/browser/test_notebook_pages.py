@@ -1,4 +1,4 @@
-"""Notebooks 01 and 08 in a real JupyterLab in a real browser: all cells run, and the widgets do what they are for."""
+"""Notebooks 01 and 08 up to their widgets, which do in a real JupyterLab in a real browser what they are for."""
 
 import re
 
