@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     sweep.add_argument("--name", help="of the study in the storage (default: the recipe's, with its changes)")
     sweep.add_argument("--epochs", type=count, metavar="N", help="of each trial (default: the recipe's)")
     sweep.add_argument("--limit", type=count, metavar="N", help="train on N images only, validate on N/4")
-    sweep.add_argument("--seed", type=seed, default=0, help="of training and suggestions (default 0)")
+    sweep.add_argument("--seed", type=seed, default=0, help="of the trials' training (default 0)")
     sweep.add_argument(
         "--grace", type=count, default=120, metavar="S", help="seconds without a heartbeat until a trial is begun again"
     )

@@ -166,7 +166,7 @@ def stamped(text: str, address: str) -> str:
     before = re.search(BADGE, text)
     if before is None:
         return text
-    return re.sub(rf"(github(?:\.com)?/){re.escape(before[1])}(?=\.git\b|[^\w.-])", rf"\g<1>{address}", text)
+    return re.sub(rf"(github(?:\.com)?/){re.escape(before[1])}(?=\.git\b|\.?(?:[^\w.-]|$))", rf"\g<1>{address}", text)
 
 
 def _readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..data.digits import Digits, load_part
 from ..data.loaders import ResidentLoader
 from ..models import evaluation_mode
-from ..models.saved import load_model
+from ..models.saved import load_once
 
 # Test images whose label is wrong according to most of several human readers, with the digit that they read, and images
 # on which the readers disagree (Northcutt, Athalye and Mueller, "Pervasive label errors in test sets", 2021)
@@ -65,7 +65,7 @@ def predict(
             f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: open a file with PIL, "
             "make it grey, and bring it into MNIST's form with mnist_helpers.data.form.to_mnist_form"
         )
-    network = load_model(model) if isinstance(model, (str, Path)) else model
+    network = load_once(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
     loader = ResidentLoader(digits, 1000, normalisation_of(network), device=next(network.parameters()).device)

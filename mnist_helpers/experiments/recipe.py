@@ -120,7 +120,13 @@ def vary(recipe: Recipe, changes: dict[str, Any], *, check: bool = True) -> Reci
         own["scheduler_arguments"] = (arguments or base.scheduler_arguments) | {"max_lr": added["lr"]}
     own["optimizer_arguments"] = {k: v for k, v in base.optimizer_arguments.items() if k in known} | added
     trial: dict[str, Any] = {"name": _trial_name(base, changes), "varied": base, "changes": changes, "ablation": ""}
-    trial |= {"all_images": False, "published_accuracy": None, "saved_as": "", "note": ""}
+    trial |= {
+        "start": _held_back(base.start),
+        "all_images": False,
+        "published_accuracy": None,
+        "saved_as": "",
+        "note": "",
+    }
     try:
         json.dumps(changes, allow_nan=False)
         if own.get("augmentation") is not None:
@@ -161,10 +167,21 @@ def make_scheduler(
         ) from None
 
 
+def _held_back(recipe: Recipe | None) -> Recipe | None:
+    """Return a recipe that keeps images to validate on, as the recipes that it continues then do, too."""
+    if recipe is None:
+        return None
+    start = _held_back(recipe.start)
+    unchanged = not recipe.all_images and start is recipe.start
+    return recipe if unchanged else replace(recipe, all_images=False, start=start)
+
+
 def _with_earlier(recipe: Recipe, changes: dict[str, Any], known: list[str]) -> dict[str, Any]:
     """Return a trial's earlier changes and these, whose names are checked; `known` are its optimizer's arguments."""
-    changes = {**changes, **changes.get("optimizer_arguments", {})}
-    changes.pop("optimizer_arguments", None)
+    arguments = changes.get("optimizer_arguments", {})
+    if not isinstance(arguments, dict):
+        raise ValueError(f"optimizer_arguments must be a dict of arguments by name, not {arguments!r}")
+    changes = {name: value for name, value in changes.items() if name != "optimizer_arguments"} | arguments
     if isinstance(changes.get("augmentation"), Augmentation):
         changes["augmentation"] = _used(changes["augmentation"])
     for name in changes:
@@ -205,7 +222,8 @@ def _argument_names(optimizer: object) -> list[str]:
 
 def _used(augmentation: Augmentation) -> dict[str, Any]:
     """Return an augmentation's arguments without those that switch nothing on."""
-    return {name: value for name, value in asdict(augmentation).items() if value}
+    usual = asdict(Augmentation())
+    return {name: value for name, value in asdict(augmentation).items() if value or value != usual[name]}
 
 
 def _trial_name(base: Recipe, changes: dict[str, Any]) -> str:

@@ -58,6 +58,7 @@ def find_record(recipe: Recipe, seed: int, digits: Digits, device: torch.device,
     for path in pattern.parent.glob(glob.escape(pattern.name).replace("[*]", "*")):
         found = _read_record(path)
         same = found["settings"] == recipe.settings() and found.get("limit") == limit
+        same = same and found.get("n_digits", len(digits)) == len(digits)
         if same and found["quick"] == quick_mode() and found.get("stopped") != "pruned":
             return found
     return None

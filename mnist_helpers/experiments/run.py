@@ -98,7 +98,7 @@ def record_run(
         keep_weights: keep the weights for a committee, whatever the seed, as is always done for members in `RECIPES`.
 
     Raises:
-        ValueError: no such recipe or folder; a committee under torchrun.
+        ValueError: no such recipe or folder; a committee under torchrun, or with `train`.
         DataError: MNIST cannot be found, and the sample was not asked for with `allow_sample`.
         CheckpointError: a member is recorded, but its weights are missing: remove its record to train it again.
         TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
@@ -107,6 +107,10 @@ def record_run(
     seed, limit = index(seed), None if limit is None else index(limit)  # of NumPy's numbers, which JSON does not know
     if recipe.members and world_size() > 1:
         raise ValueError(f"a committee is put together by one process: train {recipe.name} without torchrun")
+    if recipe.members and train is not None:
+        raise ValueError(
+            f"{recipe.name} is a committee: its members are trained by their own recipes, so leave out train"
+        )
     if checkpoints is not None and not Path(checkpoints).is_dir():
         raise ValueError(f"there is no folder {checkpoints} for checkpoints: make it, or mount its drive")
     if digits is None:
@@ -176,6 +180,7 @@ def run(
         "settings": recipe.settings(),
         "seed": seed,
         "source": digits.source,
+        "n_digits": len(digits),
         "quick": quick_mode(),
         "trained_on": setup.train_loader.n_examples,
         "limit": limit,
@@ -203,7 +208,7 @@ def prepare(
     checkpoints: Path | None = None,
 ) -> Setup:
     """Return the `Setup` of a recipe; one that continues another recipe is trained up to there. See `run`."""
-    limit = quick(limit, short=min(limit or 4000, 4000))
+    limit = quick(limit, short=min(4000 if limit is None else limit, 4000))
     train_loader, validation_loader = _make_loaders(recipe, digits, seed, device, limit)
     if recipe.start:
         folder = None if checkpoints is None else checkpoints / "start"
@@ -256,19 +261,22 @@ def fit_setup(setup: Setup, *, progress: bool = True, checkpoints: Path | None =
 def save_weights(finished: Run, digits: Digits, *paths: Path) -> None:
     """Save a `Run`'s weights and card to each of `paths`, as float16 where that changes no prediction.
 
-    The predictions are those on the validation part of `digits` and on the test set. So the record's accuracies are
-    those of the saved network in either format.
+    The predictions are those on the validation part of `digits`, and for a system those on the test set too. So the
+    record's accuracies are those of the saved network in either format.
     """
-    record, recipe = finished.record or {}, finished.recipe
+    record, recipe = finished.record, finished.recipe
+    if record is None:
+        raise ValueError("the first process alone saves the weights: this one has no record")
     card = {key: value for key, value in record.items() if key not in ("history", "test_predictions")}
     card |= {"model": recipe.model, "model_arguments": recipe.model_arguments, "split": SPLIT}
     device = next(finished.model.parameters()).device
     _, loader = make_loaders(digits, 1000, recipe.normalisation, device=device)
     halved = deepcopy(finished.model).half().float()
     answers = [predict_logits(model, loader).argmax(dim=1) for model in (finished.model, halved)]
-    half = torch.equal(*answers) and (
-        score_on_test(halved, recipe.normalisation, digits.source).predictions == record["test_predictions"]
-    )
+    half = torch.equal(*answers)
+    if half and record["test_predictions"] is not None:
+        test = score_on_test(halved, recipe.normalisation, digits.source)
+        half = test.predictions == record["test_predictions"]
     for path in paths:
         save_model(finished.model, path, card, half=half)
 

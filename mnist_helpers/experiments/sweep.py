@@ -39,6 +39,7 @@ from .recipe import Recipe, vary
 from .run import record_run
 from .search import fit_trial
 from .systems import find_recipe
+from .tables import markdown_table
 
 Space = dict[str, Any]  # name -> tuple (low, high), drawn evenly in its logarithm, or list of values to choose from
 STATE = optuna.trial.TrialState
@@ -114,6 +115,8 @@ def sweep(
     space = default_space(recipe) if space is None else space
     name = name or recipe.name + "-quick" * quick_mode()
     _check_space(recipe, space)
+    if grace < 3:
+        raise ValueError(f"grace={grace} is shorter than three heartbeats: give 3 seconds or more")
     digits = load_data(allow_sample=allow_sample)  # before the workers do: a download happens once
     plan = Plan(recipe, space, n_trials, storage, name, seed, grace, limit, device, allow_sample, digits.source)
     study = _patiently(open_study, plan)
@@ -149,7 +152,9 @@ def _value(text: str) -> Any:
 def default_space(recipe: Recipe | str) -> Space:
     """Return the space that is searched unless one is given: weight decay, and the rate around the recipe's own."""
     recipe = find_recipe(recipe)
-    rate = recipe.scheduler_arguments.get("max_lr", recipe.optimizer_arguments["lr"])
+    rate = recipe.scheduler_arguments.get("max_lr", recipe.optimizer_arguments.get("lr"))
+    if rate is None:
+        raise ValueError(f"{recipe.name} names no learning rate to search around: give a space")
     return {"lr": (rate / 30, rate * 30), "weight_decay": (1e-6, 1e-2)}
 
 
@@ -292,7 +297,7 @@ def _shown(storage: str | Path | None) -> str:
     """Return a storage's name without a password."""
     text = "sweeps.db" if storage is None else str(storage).partition("?")[0]
     head, at, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at else text
+    return f"{head.partition('://')[0]}://...@{tail}" if at and "://" in head else text
 
 
 @contextmanager
@@ -413,7 +418,7 @@ def study_table(study: optuna.Study) -> str:
     """Return a Markdown table of a study's trials, those that were lost and begun again included."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.params]
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    lines = [f"| trial | {' | '.join(names)} | epochs | validation accuracy (%) | |", "|---" * (len(names) + 4) + "|"]
+    rows = []
     for trial in trials:
         values = [trial.params.get(name, "") for name in names]
         cells = [str(trial.number), *(f"{one:.3g}" if isinstance(one, float) else str(one) for one in values)]
@@ -421,8 +426,8 @@ def study_table(study: optuna.Study) -> str:
         remarks = {"COMPLETE": [], "FAIL": ["failed"]}.get(trial.state.name, [trial.state.name.lower()])
         if "failed_trial" in trial.system_attrs:
             remarks = [*remarks, f"trial {trial.system_attrs['failed_trial']} again"]
-        lines.append(f"| {' | '.join(cells)} | {', '.join(remarks)} |")
-    return "\n".join(lines)
+        rows.append([*cells, ", ".join(remarks)])
+    return markdown_table(["trial", *names, "epochs", "validation accuracy (%)", ""], rows)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

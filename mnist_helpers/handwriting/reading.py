@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from ..evaluation.scores import DEFAULT_MODEL, predict
-from ..models.saved import load_model
+from ..models.saved import load_model, load_once
 from ..plots import BLUE, RED
 from .boxes import boxes_of
 from .candidates import Lattice, find_candidates
@@ -100,7 +100,7 @@ def read_digits(image: Any, model: str | Path | nn.Module = DEFAULT_MODEL) -> Re
     """
     lattices, matrix, scale = find_candidates(image)
     lattices = [lattice for lattice in lattices if lattice.spans]
-    model = load_model(model) if isinstance(model, (str, Path)) else model  # once, not for every line
+    model = load_once(model) if isinstance(model, (str, Path)) else model
     whole = [predict(lattice.forms, _judge())[1][:, 1].double().numpy() for lattice in lattices]
     answers = [predict(lattice.forms, model)[1].cpu().numpy() for lattice in lattices]
     sequences, whole = best_sequences(lattices, whole, [answer.max(axis=1).astype(float) for answer in answers])

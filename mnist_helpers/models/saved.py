@@ -1,5 +1,6 @@
 """Trained weights on disk: a state dict (`.pth`) and a JSON card beside it that tells how to rebuild the model."""
 
+import functools
 import io
 import json
 from pathlib import Path
@@ -88,6 +89,17 @@ def load_model(
     model.load_state_dict(state)
     model.card = card  # type: ignore[assignment]
     return model.to(choose_device(device)).eval()
+
+
+def load_once(name: str | Path) -> nn.Module:
+    """Return `load_model(name)`, kept for the next call until the file changes. It is shared: to ask, not to train."""
+    path = _find(name)
+    return _kept(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(path: Path, changed: int) -> nn.Module:
+    return load_model(path)
 
 
 def read_card(name: str | Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import ast
 import inspect
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from mnist_helpers.evaluation.scores import (
     score_on_test,
 )
 from mnist_helpers.experiments.records import full_runs
-from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models import mlp_baseline, network
+from mnist_helpers.models import saved as saving
 from mnist_helpers.models.averaged import committee
 from mnist_helpers.models.saved import load_model, read_card, save_model
 
@@ -128,6 +130,19 @@ def test_a_committee_has_the_mean_of_its_members_probabilities():
 
 
 LOADERS = {"load_data", "load_mnist", "load_part", "load_digits_sample"}
+
+
+def test_a_saved_network_is_loaded_once_until_its_file_changes(project, monkeypatch):
+    loaded, load = [], saving.load_model
+    monkeypatch.setattr(saving, "load_model", lambda path: loaded.append(path) or load(path))
+    with seeded(0):
+        own = network()
+    save_model(own, "own.pth", {"model": "network", "model_arguments": {}})
+    first, second = saving.load_once("own.pth"), saving.load_once("own.pth")
+    assert first is second and len(loaded) == 1
+    save_model(own, "own.pth", {"model": "network", "model_arguments": {}})
+    os.utime("own.pth", ns=(1, 1))
+    assert saving.load_once("own.pth") is not first and len(loaded) == 2
 
 
 def test_nothing_but_a_score_reads_the_test_set():

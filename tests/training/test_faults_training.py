@@ -1,5 +1,6 @@
 """What happens to training when batches are wrong, processes are killed, and Ctrl-C is pressed."""
 
+import signal
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -125,7 +126,7 @@ def assert_resumes(digits, folder, *batches, **how):
     for batch in batches:
         file, killed = folder / f"{batch}.pt", Training(digits, **how)
         options = {"checkpoint": file, "loss_function": killed_in(batch)}
-        in_child(lambda killed=killed, options=options: killed.run(**options))
+        assert in_child(lambda killed=killed, options=options: killed.run(**options)) == signal.SIGKILL
         assert file.exists() == (batch > N_BATCHES + 1)
         resumed = Training(digits, **how, weights=99 * file.exists())  # a state replaces whatever weights there are
         again = resumed.run(checkpoint=file, resume=True)
