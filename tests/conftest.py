@@ -1,6 +1,7 @@
 """What all tests share: small synthetic digits, and what to do without the real MNIST."""
 
 import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,14 @@ def random_state_is_left_alone():
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before), "the global random state was changed"
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed():
+    """What one test leaves open, no other one sees."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture
