@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from .appearance import vary_appearance
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -20,6 +22,9 @@ class Augmentation:
         elastic, smoothness: alpha and sigma of the elastic distortion in pixels, see `elastic_field`.
         flip: mirror half of the images left to right. Digits are not symmetric: this is here to be seen hurting.
         brightness: the ink is multiplied by 1 - brightness to 1 + brightness.
+        appearance: each image's chance of other ink, of another ground, and of dirt, see `appearance.vary_appearance`;
+            for images from 0 to 1.
+        share: of the images that are distorted at all; the others stay as they are.
     """
 
     degrees: float = 0.0
@@ -30,6 +35,8 @@ class Augmentation:
     smoothness: float = 4.0
     flip: bool = False
     brightness: float = 0.0
+    appearance: float = 0.0
+    share: float = 1.0
 
     def __call__(
         self, images: torch.Tensor, background: float, generator: torch.Generator | None = None
@@ -41,6 +48,14 @@ class Augmentation:
             background: the value of places outside the image.
             generator: draws everything, on any device; torch's global one unless given.
         """
+        if self.share < 1:
+            draws = torch.rand(len(images), generator=generator, device=_device(generator)).to(images.device)
+            chosen = (draws < self.share).nonzero()[:, 0]
+            return images.index_copy(0, chosen, self._distorted(images[chosen], background, generator))
+        return self._distorted(images, background, generator)
+
+    def _distorted(self, images: torch.Tensor, background: float, generator: torch.Generator | None) -> torch.Tensor:
+        """Return images all of which are distorted."""
         n = len(images)
         uniform = torch.rand(6, n, generator=generator, device=_device(generator)).to(images.device) * 2 - 1
         matrices = affine_matrices(
@@ -58,6 +73,8 @@ class Augmentation:
         if self.brightness:  # drawn last, so that the other distortions are the same with it and without
             draws = torch.rand(n, 1, 1, 1, generator=generator, device=_device(generator)).to(images.device)
             images = background + (images - background) * (1 + self.brightness * (2 * draws - 1))
+        if self.appearance:
+            images = vary_appearance(images, self.appearance, generator or torch.default_generator)
         return images
 
 

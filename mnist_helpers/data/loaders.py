@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..environment import choose_device, combine_seeds
 from .augment import Augmentation
 from .digits import Digits
+from .hands import NO_DIGIT, many_hands
 
 NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
     "half": (0.5, 0.5),  # to [-1, 1], as the source projects did
@@ -110,7 +111,7 @@ class ResidentLoader:
     i-th: the shares of all processes are the batches of one. Of the `n_examples`, `n_examples_here` come here.
 
     Raises:
-        ValueError: a label is none of 0 to 9; an unknown normalisation; too few examples for so many processes.
+        ValueError: a label is none of 0 to 10, which stands for no digit; an unknown normalisation; too few examples for so many processes.
     """
 
     def __init__(
@@ -126,9 +127,9 @@ class ResidentLoader:
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         device = choose_device(device)
-        if len(digits) and (digits.labels.min() < 0 or digits.labels.max() > 9):  # a GPU would not say so
+        if len(digits) and (digits.labels.min() < 0 or digits.labels.max() > NO_DIGIT):  # a GPU would not say so
             low, high = digits.labels.min(), digits.labels.max()
-            raise ValueError(f"the labels go from {low} to {high}, and must be 0 to 9")
+            raise ValueError(f"the labels go from {low} to {high}, and must be 0 to 9, or 10 for what is no digit")
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size
@@ -217,6 +218,8 @@ def make_loaders(
     augmentation: Augmentation | None = None,
     shard: tuple[int, int] = (0, 1),
     all_images: bool = False,
+    hands: int = 0,
+    no_digits: int = 0,
 ) -> tuple[Any, Any]:
     """Split `digits` 80 : 20 and return (training loader, validation loader); training alone is shuffled.
 
@@ -231,6 +234,8 @@ def make_loaders(
         shard: (i, k) for the i-th of k processes, see `ResidentLoader`; not with `plain`.
         all_images: train on the validation images, too, and return None as the validation loader: for a recipe in
             which nothing is left to choose.
+        hands, no_digits: train on so many digits of other hands, too, and on pictures of no digit, whose label is 10;
+            see `hands.many_hands`. They are drawn anew for each seed.
 
     Raises:
         ValueError: a `limit` below 1; `plain` with what it cannot do; see also `ResidentLoader`.
@@ -245,6 +250,8 @@ def make_loaders(
     if limit is not None:
         training, validation = training[:limit], validation[: max(1, limit // 4)]
     learn, check = digits.take(training), digits.take(validation)
+    if hands or no_digits:
+        learn = many_hands(learn, hands, no_digits, seed)
     if plain:
         train_loader: Any = plain_loader(learn, batch_size, normalisation, shuffle=True, seed=seed)
         validation_loader: Any = plain_loader(check, batch_size, normalisation)

@@ -34,6 +34,8 @@ class Recipe:
         augmentation: how training images are distorted, if at all.
         mixed_precision: train in bfloat16 on processors that support it, see `environment.has_bfloat16`.
         all_images: train on all 60,000 images and hold none back for validation.
+        hands, no_digits: so many digits of other hands, and pictures of no digit, are learnt beside the training
+            images, see `hands.many_hands`; the model then has eleven answers.
         members: the recipes of a committee's members, see `run.record_run`.
         keep_best: end with the weights of the best epoch on validation, not with the last one's.
         normalisation, batch_size, epochs: as for `loaders.make_loaders` and `training.fit`; epochs after `start`.
@@ -57,6 +59,8 @@ class Recipe:
     augmentation: Augmentation | None = None
     mixed_precision: bool = False
     all_images: bool = False
+    hands: int = 0
+    no_digits: int = 0
     members: "tuple[Recipe, ...]" = ()
     keep_best: bool = False
     normalisation: str = "half"

@@ -343,6 +343,7 @@ def _make_loaders(
     recipe: Recipe, digits: Digits, seed: int, device: torch.device, limit: int | None
 ) -> tuple[ResidentLoader, ResidentLoader | None]:
     options: dict[str, Any] = {"augmentation": recipe.augmentation, "all_images": recipe.all_images, "limit": limit}
+    options |= {"hands": recipe.hands, "no_digits": recipe.no_digits}
     shard = rank(), world_size()
     return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, shard=shard, **options)
 

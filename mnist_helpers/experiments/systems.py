@@ -122,6 +122,33 @@ TINY_2K = replace(
     augmentation=Augmentation(degrees=8, translate=1.2, scale=0.08, shear=4),  # little room, less to learn
     epochs=40,
 )
+# Wide distortions of all images first, at a high rate; then half of the images as they are, at a low one
+ANY_HAND_WIDE = Recipe(
+    name="any_hand_wide",
+    model="fast_cnn",
+    model_arguments={"widths": (48, 48, 96, 96), "pool_after": 1, "classes": 11},
+    optimizer="SGD",
+    optimizer_arguments=SPEED_997.optimizer_arguments,
+    scheduler="OneCycleLR",
+    scheduler_arguments=SPEED_997.scheduler_arguments,
+    augmentation=Augmentation(degrees=25, translate=4, scale=0.3, shear=20, appearance=0.35),
+    mixed_precision=True,
+    all_images=True,
+    hands=12_000,
+    no_digits=12_000,
+    normalisation="unit",
+    batch_size=128,
+    epochs=26,
+)
+ANY_HAND = replace(
+    ANY_HAND_WIDE,
+    name="any_hand",
+    start=ANY_HAND_WIDE,
+    scheduler_arguments=SPEED_997.scheduler_arguments | {"max_lr": 0.02, "pct_start": 0.05},
+    augmentation=Augmentation(degrees=25, translate=4, scale=0.3, shear=20, appearance=0.3, share=0.5),
+    epochs=6,
+    note="ours, made for anybody's digits: tells what is no digit",
+)
 MEMBERS = RECORD, RECORD, SPEED_997, SPEED_997, SPEED_997
 COMMITTEE = replace(
     RECORD,
@@ -162,6 +189,7 @@ SYSTEMS = (
     TINY_10K,
     TINY_2K,
     RECORD,
+    ANY_HAND,
     COMMITTEE,
 )
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)

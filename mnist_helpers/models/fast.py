@@ -21,7 +21,11 @@ class FirstConv(nn.Conv2d):
 
 
 def fast_cnn(
-    widths: Sequence[int] = (16, 32, 32), pool_after: int = 0, dropout: float = 0.0, depthwise_head: bool = False
+    widths: Sequence[int] = (16, 32, 32),
+    pool_after: int = 0,
+    dropout: float = 0.0,
+    depthwise_head: bool = False,
+    classes: int = 10,
 ) -> nn.Sequential:
     """Return a network made for speed: maps shrink early, and are pooled before they are activated.
 
@@ -35,6 +39,7 @@ def fast_cnn(
         dropout: the share of the last layer's inputs that training silences at random.
         depthwise_head: weight the places of each channel's 3x3 map by a 3x3 filter of its own, instead of giving all
             of them to the last layer: far fewer parameters.
+        classes: logits; an eleventh is for what is no digit.
     """
     layers: list[nn.Module] = []
     for place, (inputs, outputs) in enumerate(zip((1, *widths), widths)):
@@ -49,4 +54,4 @@ def fast_cnn(
     if depthwise_head:
         features = widths[-1]
         layers += [nn.Conv2d(features, features, 3, groups=features, bias=False), nn.BatchNorm2d(features)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, 10))  # (B, 10) logits
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, classes))  # (B, 10) logits

@@ -246,7 +246,9 @@ def test_torchvision_knows_where_each_file_is_available():
 
 
 def test_a_set_that_is_not_there_is_one_clear_sentence(project):
-    with pytest.raises(DataError, match=r"^KMNIST cannot be loaded .*downloading is switched off.*KMNIST.raw") as caught:
+    with pytest.raises(
+        DataError, match=r"^KMNIST cannot be loaded .*downloading is switched off.*KMNIST.raw"
+    ) as caught:
         load_mnist(name="KMNIST", download=False)
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="no digit set 'CIFAR10': choose one of MNIST, FashionMNIST, KMNIST, QMNIST"):

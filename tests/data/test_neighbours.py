@@ -15,7 +15,10 @@ def points(monkeypatch):
 def test_agrees_with_all_distances_and_none_is_its_own_neighbour(points, k):
     references = points[:12] + 0.1
     others = torch.cdist(points, points).fill_diagonal_(torch.inf)
-    for found, everything in ((nearest(points, references, k), torch.cdist(points, references)), (nearest(points, k=k), others)):
+    for found, everything in (
+        (nearest(points, references, k), torch.cdist(points, references)),
+        (nearest(points, k=k), others),
+    ):
         expected = everything.topk(k, largest=False)
         assert torch.equal(found[1], expected.indices)
         torch.testing.assert_close(found[0], expected.values)

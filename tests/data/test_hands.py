@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+
+from mnist_helpers.data import hands
+from mnist_helpers.data.digits import Digits
+from mnist_helpers.data.strokes import SHAPES
+
+
+@pytest.fixture
+def digits(mnist):
+    return mnist.take(torch.arange(300))
+
+
+def test_other_hands_and_no_digits_follow_the_digits(digits):
+    more = hands.many_hands(digits, 48, 60, seed=1)
+    assert torch.equal(more.images[:300], digits.images) and torch.equal(more.labels[:300], digits.labels)
+    assert more.images.dtype == torch.uint8 and more.images.shape[1:] == (28, 28)
+    labels = more.labels[300:]
+    assert (labels == hands.NO_DIGIT).sum() == 60 and set(labels.tolist()) == set(range(11))
+    assert torch.equal(more.images, hands.many_hands(digits, 48, 60, seed=1).images)
+    assert not torch.equal(more.images, hands.many_hands(digits, 48, 60, seed=2).images)
+
+
+def test_the_pen_knows_what_is_often_misread():
+    strokes = {digit: [len(shape) for shape in shapes] for digit, shapes in SHAPES.items()}
+    assert sorted(strokes) == list(range(10)) and all(len(shapes) >= 2 for shapes in SHAPES.values())
+    points = np.concatenate([np.array(stroke) for shapes in SHAPES.values() for shape in shapes for stroke in shape])
+    assert points.min() > 0.1 and points.max() < 0.95
+    pictures, labels = hands.pen_digits(20, np.random.default_rng(0))
+    assert labels.tolist() == list(range(10)) * 2 and pictures.max(axis=(1, 2)).min() > 200
+
+
+@pytest.mark.parametrize("digit", [0, 1, 7])
+def test_restyling_adds_ink_to_the_digits_that_have_another_style(digit, digits):
+    image = digits.images[digits.labels == digit][0].numpy()
+    restyled = hands._restyled(image, digit, np.random.default_rng(0))
+    assert restyled.sum(dtype=float) > 1.05 * 16 * image.sum(dtype=float)
+
+
+def test_without_fonts_the_rest_is_drawn(digits, monkeypatch):
+    monkeypatch.setattr(hands, "FONT_FOLDERS", ())
+    assert hands.fonts(hands.PRINTED) == []
+    more = hands.many_hands(digits, 48, 60, seed=1)
+    assert (more.labels == hands.NO_DIGIT).sum() == 60 and isinstance(more, Digits)
+
+
+def test_no_letter_that_looks_like_a_digit_is_called_none():
+    assert not set("IlOoDQSsZzBbGgq0123456789") & set(hands.LETTERS)
