@@ -24,7 +24,7 @@ class Augmentation:
         brightness: the ink is multiplied by 1 - brightness to 1 + brightness.
         appearance: each image's chance of other ink, of another ground, and of dirt, see `appearance.vary_appearance`;
             for images from 0 to 1.
-        share: of the images that are distorted at all; the others stay as they are.
+        undistorted: the share of images that stay as they are.
     """
 
     degrees: float = 0.0
@@ -36,7 +36,7 @@ class Augmentation:
     flip: bool = False
     brightness: float = 0.0
     appearance: float = 0.0
-    share: float = 1.0
+    undistorted: float = 0.0
 
     def __call__(
         self, images: torch.Tensor, background: float, generator: torch.Generator | None = None
@@ -48,9 +48,9 @@ class Augmentation:
             background: the value of places outside the image.
             generator: draws everything, on any device; torch's global one unless given.
         """
-        if self.share < 1:
+        if self.undistorted:
             draws = torch.rand(len(images), generator=generator, device=_device(generator)).to(images.device)
-            chosen = (draws < self.share).nonzero()[:, 0]
+            chosen = (draws >= self.undistorted).nonzero()[:, 0]
             return images.index_copy(0, chosen, self._distorted(images[chosen], background, generator))
         return self._distorted(images, background, generator)
 

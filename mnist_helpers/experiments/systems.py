@@ -145,7 +145,7 @@ ANY_HAND = replace(
     name="any_hand",
     start=ANY_HAND_WIDE,
     scheduler_arguments=SPEED_997.scheduler_arguments | {"max_lr": 0.02, "pct_start": 0.05},
-    augmentation=Augmentation(degrees=25, translate=4, scale=0.3, shear=20, appearance=0.3, share=0.5),
+    augmentation=Augmentation(degrees=25, translate=4, scale=0.3, shear=20, appearance=0.3, undistorted=0.5),
     epochs=6,
     note="ours, made for anybody's digits: tells what is no digit",
 )

@@ -14,9 +14,9 @@ from torchvision import datasets
 from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
 from mnist_helpers.data.digits import load_data, load_digits_sample, load_mnist
-from mnist_helpers.files import sha256
 from mnist_helpers.data.idx_files import SETS, DataError, describe
 from mnist_helpers.data.loaders import make_loaders
+from mnist_helpers.files import sha256
 
 
 @pytest.mark.parametrize("packed", [False, True])
