@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 try:
     import optuna
-    from sqlalchemy import event
+    from sqlalchemy import URL, event
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 except ImportError as error:
@@ -244,7 +244,9 @@ def _open_storage(storage: str | Path | None, grace: int, attempts: int) -> _Sto
     if storage is None:
         runs_folder().mkdir(parents=True, exist_ok=True)
         storage = runs_folder() / "sweeps.db"
-    url = str(storage) if "://" in str(storage) else f"sqlite:///{Path(storage).absolute()}"
+    url = str(storage)
+    if "://" not in url:  # a path, in which ? and % mean themselves
+        url = URL.create("sqlite", database=str(Path(storage).absolute())).render_as_string()
     # No connection outlives its query, so none breaks when the server restarts
     engine: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
@@ -295,9 +297,11 @@ def _patient_connection(shown: str) -> Callable[..., Any]:
 
 def _shown(storage: str | Path | None) -> str:
     """Return a storage's name without a password."""
-    text = "sweeps.db" if storage is None else str(storage).partition("?")[0]
-    head, at, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at and "://" in head else text
+    text = "sweeps.db" if storage is None else str(storage)
+    if "://" not in text:
+        return text
+    head, at, tail = text.partition("?")[0].rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else tail
 
 
 @contextmanager

@@ -294,6 +294,15 @@ def test_a_path_may_name_the_database_that_a_url_names(project):
     assert len(swept(1, storage=project / "sweep.db").trials) == 1
 
 
+def test_signs_that_mean_something_in_a_url_mean_themselves_in_a_path(project):
+    name = "50%41 of what? {x} #1 &+é@.db"
+    swept(0, storage=name)
+    swept(0, storage=project / name)
+    assert [path.name for path in project.glob("*.db*")] == [name]
+    with pytest.raises(SearchError, match=re.escape(f"in {name} was begun with other settings")):
+        swept(0, storage=name, seed=1)
+
+
 @pytest.mark.parametrize(
     ("storage", "shown"),
     [
