@@ -53,6 +53,10 @@ class SearchError(RuntimeError):
     """A study cannot begin or go on."""
 
 
+class _SurplusTrial(Exception):
+    """There are enough trials without this one."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a study's workers need to know; see `sweep`. `source` is that of the digits."""
@@ -89,8 +93,7 @@ def sweep(
 
     After `N_RANDOM` trials at random, new ones are suggested by a tree-structured Parzen estimator (Bergstra et al.
     2011), and one whose accuracy after an epoch is below the median of the earlier trials' is pruned. Pruned trials
-    count as finished. The same call on another machine, with the same database, helps with the same trials. Now and
-    then a trial too many finishes, because two workers began the last one at the same moment.
+    count as finished. The same call on another machine, with the same database, helps with the same trials.
 
     Args:
         recipe: a recipe or its name; no committee.
@@ -181,9 +184,15 @@ def _check_space(recipe: Recipe, space: Space) -> None:
 
 
 def make_objective(plan: Plan, digits: Digits) -> Callable[[optuna.Trial], float]:
-    """Return an objective for Optuna: it trains and records a trial and returns its validation accuracy in percent."""
+    """Return an objective for Optuna: it trains and records a trial and returns its validation accuracy in percent.
+
+    Where two workers begin the last trial at the same moment, the later one gives its own up.
+    """
 
     def objective(trial: optuna.Trial) -> float:
+        begun = trial.study.get_trials(deepcopy=False, states=(*FINISHED, STATE.RUNNING))
+        if sum(one.number < trial.number for one in begun) >= plan.n_trials:
+            raise _SurplusTrial
         try:
             varied = vary(plan.recipe, suggest(trial, plan.space))
             trial.set_user_attr("recipe", varied.name)
@@ -330,7 +339,7 @@ def _do_a_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float],
     if len(finished(study)) >= n_trials:
         return False
     if len(study.get_trials(deepcopy=False, states=(*FINISHED, STATE.RUNNING))) < n_trials:
-        study.optimize(objective, n_trials=1)
+        study.optimize(objective, n_trials=1, catch=_SurplusTrial)
     else:
         time.sleep(0.5)
         with _no_experimental_warnings():

@@ -371,6 +371,19 @@ def test_a_trial_that_others_are_at_is_waited_for(monkeypatch):
     assert states(swept(2)) == ["COMPLETE", "COMPLETE"] and study.trials[0].value == 90
 
 
+def test_of_two_workers_that_begin_the_last_trial_together_one_gives_it_up(monkeypatch):
+    theirs, optimize = [], optuna.Study.optimize
+
+    def together(study, *given, **options):
+        theirs.append(study.ask())
+        optimize(study, *given, **options)
+        study.tell(theirs[0], 90.0)
+
+    monkeypatch.setattr(optuna.Study, "optimize", together)
+    study = swept(1)
+    assert states(study) == ["COMPLETE", "FAIL"] and study.trials[0].value == 90 and len(theirs) == 1
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_trial_that_was_thought_lost_costs_a_warning_and_another_trial(monkeypatch, late):
     """Whether that is noticed when an epoch is reported, or not before the trial has ended."""
