@@ -27,7 +27,7 @@ RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_mod
 
 
 @pytest.fixture
-def short(project, monkeypatch, one_thread):
+def short(project, monkeypatch):
     """An empty project where every recipe takes two epochs."""
     for name, recipe in RECIPES.items():
         monkeypatch.setitem(RECIPES, name, shortened(recipe))

@@ -121,10 +121,12 @@ def watch(event, arguments):
 
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
 sys.addaudithook(watch)
-import mnist_helpers
-for module in pkgutil.walk_packages(mnist_helpers.__path__, "mnist_helpers."):
-    if not module.name.endswith("__main__"):
-        __import__(module.name)
+import mnist_helpers.__main__
+names = [module.name for module in pkgutil.walk_packages(mnist_helpers.__path__, "mnist_helpers.")]
+for name in sorted(names, key=lambda name: "widgets" in name):
+    alone = not {"ipywidgets", "anywidget"} & set(sys.modules)
+    assert alone or "widgets" in name, "the package without its widgets needs none of the libraries for these"
+    __import__(name)
 exec(sys.argv[1])
 watching = False
 import torch

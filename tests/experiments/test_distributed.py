@@ -36,7 +36,6 @@ from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import lenet5, network
 from mnist_helpers.training import loop as training
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SEED = 5
 RUNS = {  # recipe -> digits: 193 of 242 are for training, so that the second process gets nothing of the last batch
     "network": 242,

@@ -26,7 +26,7 @@ from mnist_helpers.training import loop
 from mnist_helpers.training.history import History
 from mnist_helpers.training.loop import fit
 
-pytestmark = [pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST"), pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
 QUIETLY = {"device": "cpu", "progress": False}
 SAMPLE = {**QUIETLY, "allow_sample": True}
 

@@ -25,8 +25,6 @@ from mnist_helpers.experiments.search import (
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.training.loop import fit
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def quiet(project, monkeypatch, digits):

@@ -37,7 +37,7 @@ from mnist_helpers.experiments.sweep import (
 from mnist_helpers.experiments.systems import RECIPES
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread", "project"),
+    pytest.mark.usefixtures("project"),
     pytest.mark.filterwarnings(
         "ignore:THIS IS NOT MNIST", "ignore::optuna.exceptions.ExperimentalWarning", "ignore:Heartbeat of storage"
     ),
@@ -493,7 +493,8 @@ def server():
     server = Server(tools[-1].parent, folder)
     server.start()
     yield server
-    server.stop()
+    if (folder / "data" / "postmaster.pid").exists():
+        server.stop()
     shutil.rmtree(folder)
 
 
@@ -501,7 +502,7 @@ def server():
 def test_two_supervisors_finish_a_study_though_a_worker_is_killed_and_the_server_restarts(server, forked, monkeypatch):
     options = {"storage": server.url, "recipe": LONG, "limit": 600, "grace": 6}
     study, ended = swept(0, **options), []
-    supervisors = [threading.Thread(target=lambda: ended.append(swept(4, 1, **options)), daemon=True) for _ in range(2)]
+    supervisors = [threading.Thread(target=lambda: ended.append(swept(3, 1, **options)), daemon=True) for _ in range(2)]
     supervisors[0].start()
     (lost,) = until(lambda: in_training(study))
     (worker,) = multiprocessing.active_children()
@@ -509,21 +510,20 @@ def test_two_supervisors_finish_a_study_though_a_worker_is_killed_and_the_server
     supervisors[1].start()
     until(lambda: [trial for trial in in_training(study) if trial.number != lost.number])
     server.stop()
-    time.sleep(2)
+    time.sleep(1)
     server.start()
     for supervisor in supervisors:
         supervisor.join(timeout=180)
     assert len(ended) == 2, "both supervisors have come to an end"
-    assert 4 <= len(finished(study)) <= 5, "one too many where two workers began the last one together"
+    assert len(finished(study)) == 3, "no more, though both supervisors wanted them"
     failed = [trial.number for trial in study.trials if trial.state == STATES.FAIL]
     assert lost.number in failed, "a query that the restart cut off, or a heartbeat that came late, may cost another"
     (again,) = [trial for trial in study.trials if "failed_trial" in trial.system_attrs]
     assert again.system_attrs["failed_trial"] == lost.number and again.params == lost.params
-    monkeypatch.setattr(sweeps, "PATIENCE", 1)
+    monkeypatch.setattr(sweeps, "PATIENCE", 0)
     server.stop()
     with pytest.raises(SearchError, match=r"^the database postgresql://...@127.0.0.1:\d+/postgres has not answered"):
         sweeps.finished(study)
-    server.start()
 
 
 # What a study taught

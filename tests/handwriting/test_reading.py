@@ -23,9 +23,6 @@ from mnist_helpers.handwriting.candidates import Lattice
 from mnist_helpers.handwriting.reading import best_sequence, best_sequences
 from mnist_helpers.models.saved import load_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 loaded = functools.cache(functools.partial(load_model, device="cpu"))
 
 

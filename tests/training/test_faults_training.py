@@ -27,7 +27,6 @@ from mnist_helpers.models.saved import CheckpointError
 from mnist_helpers.training.loop import fit
 from mnist_helpers.training.resume import load_state, state_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 N_BATCHES, N_EPOCHS = 5, 4
 
 

@@ -20,7 +20,6 @@ from mnist_helpers.training.loop import EpochResult, epochs
 from mnist_helpers.widgets import TrainingMonitor
 from mnist_helpers.widgets.monitor import has_front_end, line, worst_digits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
 ROOT = Path(__file__).parent.parent.parent
 KERNEL = """

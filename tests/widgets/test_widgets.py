@@ -1,8 +1,6 @@
 """The digit browser: what it selects, and what its page shows and does; none of it needs a front end."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -291,11 +289,3 @@ def test_overlay_and_cards():
 
 def test_thumbnails_of_none_hide_all():
     assert thumbnails([], "some").count("hidden") == 1
-
-
-def test_the_package_alone_imports_no_widgets():
-    code = (
-        "import sys, mnist_helpers.__main__, mnist_helpers.evaluation.saliency, mnist_helpers.data.strokes;"
-        "sys.exit(bool({'ipywidgets', 'anywidget'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
