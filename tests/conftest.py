@@ -14,7 +14,6 @@ from mnist_helpers.data.digits import DataError, Digits, load_mnist
 from mnist_helpers.data.idx_files import describe
 from mnist_helpers.files import sha256
 
-
 # What must run before a process has used autograd in threads, after which PyTorch refuses to train in forked ones; and
 # what shares one long preparation. Of two workers, the first begins with these, at the head of the list, and the second
 # with the notebooks, at its middle: both give away from their ends.

@@ -53,7 +53,7 @@ def repeat(folder):
     """Train each recipe for two epochs, and keep record and weights."""
     for name in REPEATED:
         recipe = replace(RECIPES[name], epochs=2, batch_size=32)
-        finished = run(recipe, load_digits_sample().take(torch.arange(300)), 3, device="cpu", progress=False)
+        finished = run(recipe, load_digits_sample().take(torch.arange(100)), 3, device="cpu", progress=False)
         torch.save((str(without_seconds(finished.record)), finished.model.state_dict()), folder / name)
 
 

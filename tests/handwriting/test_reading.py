@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import struct
 import zlib
 
@@ -139,18 +140,16 @@ def test_twelve_megapixels_are_read_with_boxes_in_their_own_pixels(tmp_path):
     large = cv2.resize(page.image, (4000, 3000), interpolation=cv2.INTER_CUBIC)
     Image.fromarray(large).save(tmp_path / "large.jpg", quality=85)
     factor = np.array([4000 / page.image.shape[1], 3000 / page.image.shape[0]] * 2)
-    for image in (tmp_path / "large.jpg", large):
-        reading = read(image)
-        assert reading.text == "3072\n5948"
-        assert (match_boxes(page.boxes * factor, reading.boxes) == np.arange(8)).all()
+    reading = read(tmp_path / "large.jpg")
+    assert reading.text == "3072\n5948"
+    assert (match_boxes(page.boxes * factor, reading.boxes) == np.arange(8)).all()
 
 
-@pytest.mark.parametrize("digit", range(10))
-def test_a_drawing_with_the_mouse_is_read(digit):
-    for width in (8, 20, 30):
+def test_a_drawing_with_the_mouse_is_read():
+    for digit, width in itertools.product(range(10), (8, 20, 30)):
         assert read(drawing(digit, width)).text == str(digit), width
-    found = [len(read(drawing(digit, 8 + 4 * seed, seed))) for seed in range(5)]  # read rightly or not
-    assert found.count(1) >= 4
+    found = [len(read(drawing(digit, 8 + 8 * seed, seed))) for digit in range(10) for seed in (0, 2)]
+    assert found.count(1) >= 18, "one digit, read rightly or not"
 
 
 def test_a_digit_in_mnists_form_stays_as_it_is():
@@ -163,7 +162,7 @@ def test_a_digit_in_mnists_form_stays_as_it_is():
 @pytest.mark.mnist
 def test_mnists_own_digits_are_read_as_predict_reads_them():
     digits = load_mnist()
-    images = digits.images[stratified_split(digits.labels)[1][:60]]
+    images = digits.images[stratified_split(digits.labels)[1][:30]]
     answers = predict(images, loaded(DEFAULT_MODEL))[0].tolist()
     assert np.mean([read(image).text == str(answer) for image, answer in zip(images, answers)]) > 0.95
 
