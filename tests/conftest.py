@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from recipes import shortened
 
 from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
 from mnist_helpers.data.digits import DataError, Digits, load_mnist
 from mnist_helpers.data.idx_files import describe
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
 
 # What must run before a process has used autograd in threads, after which PyTorch refuses to train in forked ones; and
@@ -87,3 +89,11 @@ def project(tmp_path, monkeypatch):
     data._warn_once.cache_clear()
     monkeypatch.setattr(idx_files, "_failed_downloads", {})
     return tmp_path
+
+
+@pytest.fixture
+def short(project, monkeypatch):
+    """An empty project where every recipe takes two epochs."""
+    for name, recipe in RECIPES.items():
+        monkeypatch.setitem(RECIPES, name, shortened(recipe))
+    return project

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from packaging.requirements import Requirement
+from recipes import without_seconds
 
 from mnist_helpers.__main__ import main
 from mnist_helpers.data.digits import load_digits_sample
@@ -24,26 +25,6 @@ from mnist_helpers.experiments.systems import RECIPES
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_models/*.json"))
-
-
-@pytest.fixture
-def short(project, monkeypatch):
-    """An empty project where every recipe takes two epochs."""
-    for name, recipe in RECIPES.items():
-        monkeypatch.setitem(RECIPES, name, shortened(recipe))
-    return project
-
-
-def shortened(recipe):
-    """Return a recipe that takes two epochs, and so do those that it is made of."""
-    members = tuple(shortened(member) for member in recipe.members)
-    return replace(recipe, epochs=2, batch_size=32, start=recipe.start and shortened(recipe.start), members=members)
-
-
-def without_seconds(record):
-    """Return a record without what time it took."""
-    history = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
-    return {key: value for key, value in record.items() if key != "seconds"} | {"history": history}
 
 
 REPEATED = "mlp_baseline", "lenet5_elastic", "speed_99", "tiny_2k"
