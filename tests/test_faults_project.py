@@ -60,6 +60,7 @@ test_faults_project.repeat(pathlib.Path("another"))
 @pytest.mark.parametrize("recipe", ["network", "mlp_plateau", "speed_99"])
 def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatch, recipe, what):
     digits, plain = load_digits_sample().take(torch.arange(400)), load_digits_sample(False)
+    recipe = replace(RECIPES[recipe], batch_size=32)
     clean = run(recipe, digits, 1, device="cpu", progress=False)
     poisoned = {"labels": (plain.labels + 1) % 10, "images": 255 - plain.images}[what]
     monkeypatch.setattr(evaluation, "load_part", lambda source, train: replace(plain, **{what: poisoned}))
