@@ -89,7 +89,7 @@ def state_of(history: History, parts: list[Any], seed: int = 0, before: int = 0,
         "states": plain(_states(parts)),
         "seed": plain(seed),
         "before": before,
-        "begun": begun,
+        "begun": plain(begun),
     }
 
 

@@ -12,7 +12,7 @@ from ..models.saved import CheckpointError
 
 STEPS_COMPARED = 100  # of a schedule's function, which cannot be compared but by its values
 NO_SETTINGS = {  # in the states of optimizers and schedules: what changes in training, or only how fast it goes
-    *("params", "foreach", "fused", "capturable", "differentiable"),
+    *("foreach", "fused", "capturable", "differentiable"),
     *("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step"),
     *("T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"),
 }
@@ -20,15 +20,16 @@ DERIVED = {"base_lrs", "end_step"}  # named only where nothing else differs
 
 
 def settings_of(optimizer: Any, scheduler: Any, per_batch: bool) -> dict[str, Any]:
-    """Return what an optimizer and a schedule, or None, are made with: plain values, in the form of their states."""
-    settings = {"groups": _groups(optimizer.param_groups), "per_batch": per_batch}
-    return plain(deepcopy(settings | {"schedule": None if scheduler is None else _schedule(scheduler)}))
+    """Return a copy of what an optimizer and a schedule, or None, are made with, in the form of their states."""
+    schedule = None if scheduler is None else _schedule(scheduler)
+    return deepcopy({"groups": _groups(optimizer.param_groups), "schedule": schedule, "per_batch": per_batch})
 
 
 def _groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the settings in an optimizer's groups; of a rate or momentum that a schedule moves, where it began."""
-    settings = [{name: value for name, value in group.items() if name not in NO_SETTINGS} for group in groups]
+    settings = [dict(group) for group in groups]
     for group in settings:
+        del group["params"]
         if "initial_lr" in group:
             group["lr"] = group.pop("initial_lr")
         if "max_momentum" in group:
