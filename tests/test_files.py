@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mnist_helpers.files import write_atomically
+from mnist_helpers.files import check_writable, previous_of, write_atomically
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
@@ -44,3 +44,32 @@ def test_writers_at_once_never_show_a_mixture(tmp_path):
     while any(thread.is_alive() for thread in threads):
         assert path.read_bytes() in contents
     assert path.read_bytes() in contents
+
+
+def test_a_second_process_that_renames_the_file_first_takes_nothing_from_the_one_that_writes(tmp_path, monkeypatch):
+    """Between the look and the step, in each order: the file is there, or already called the previous one."""
+    path, replace, calls = tmp_path / "state", os.replace, []
+    write_atomically(path, "old")
+
+    def slower_than_another(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            replace(path, previous_of(path))
+        replace(*given)
+
+    monkeypatch.setattr(os, "replace", slower_than_another)
+    write_atomically(path, "new", previous_of(path))
+    assert path.read_text() == "new" and previous_of(path).read_text() == "old" and len(calls) == 2
+
+
+def test_whether_a_file_can_be_written_is_tried_without_a_trace(tmp_path):
+    path = tmp_path / "new" / "state"
+    check_writable(path, 1000)
+    assert os.listdir(path.parent) == []
+    path.write_text("old")
+    check_writable(path, 1000)
+    assert os.listdir(path.parent) == ["state"] and path.read_text() == "old"
+    with pytest.raises(OSError, match="new is a folder: give the path of a file in it"):
+        check_writable(tmp_path / "new")
+    with pytest.raises(OSError, match="cannot be written .*: choose a folder you may write to"):
+        check_writable(path / "state")

@@ -25,6 +25,9 @@ class Digits:
         source: "mnist" (or another set's name in small letters), or "sklearn-digits" for the sample.
         folder: where the files were found, as text.
         checksums: SHA-256 of each file's extracted content (for the sample: of the tensors' bytes), by name.
+
+    Raises:
+        ValueError: images or labels of another dtype or shape.
     """
 
     images: torch.Tensor
@@ -33,12 +36,26 @@ class Digits:
     folder: str
     checksums: dict[str, str]
 
+    def __post_init__(self) -> None:
+        _check_tensor("images", self.images, torch.uint8, (len(self.images), 28, 28), "0 to 255 as MNIST stores them")
+        _check_tensor("labels", self.labels, torch.int64, (len(self.images),), "one digit for each image")
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, numbers: torch.Tensor) -> "Digits":
         """Return the digits with these numbers (int64 tensor) in this order; the rest of the description is kept."""
         return replace(self, images=self.images[numbers], labels=self.labels[numbers])
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise ValueError unless a tensor has this dtype and shape."""
+    given = f"a {type(tensor).__name__}"
+    if isinstance(tensor, torch.Tensor):
+        if (tensor.dtype, tensor.shape) == (dtype, shape):
+            return
+        given = f"{tensor.dtype} {tuple(tensor.shape)}"
+    raise ValueError(f"{name} must be a tensor {dtype} {shape}, {meaning}, not {given}".replace("torch.", ""))
 
 
 def load_mnist(

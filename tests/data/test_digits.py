@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
-from mnist_helpers.data.digits import load_data, load_digits_sample, load_mnist
+from mnist_helpers.data.digits import Digits, load_data, load_digits_sample, load_mnist
 from mnist_helpers.files import sha256
 from mnist_helpers.data.idx_files import SETS, DataError, describe
 from mnist_helpers.data.loaders import make_loaders
@@ -313,3 +313,17 @@ def test_agrees_with_torchvision(tmp_path, train):
         Path(tmp_path / RAW / file.name.replace("train" if train else "t10k", other)).touch()
     theirs = datasets.MNIST(tmp_path, train=train, download=False)
     assert torch.equal(theirs.data, digits.images) and torch.equal(theirs.targets, digits.labels)
+
+
+def test_digits_are_bytes_with_a_whole_number_each(digits):
+    images, labels = digits.images, digits.labels
+    for wrong, message in (
+        ((images.float() / 255, labels), r"^images must be a tensor uint8 \(203, 28, 28\), .*, not float32 \(203, 28, 28\)$"),
+        ((images[:, None], labels), r"^images must be .*, not uint8 \(203, 1, 28, 28\)$"),
+        ((images.numpy(), labels), "^images must be .*, not a ndarray$"),
+        ((images, labels.float()), r"^labels must be a tensor int64 \(203,\), .*, not float32 \(203,\)$"),
+        ((images, labels[1:]), r"^labels must be .*, not int64 \(202,\)$"),
+        ((images, torch.nn.functional.one_hot(labels)), r"^labels must be .*, not int64 \(203, 10\)$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Digits(*wrong, "mine", "memory", {})

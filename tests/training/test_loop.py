@@ -283,7 +283,6 @@ def test_without_a_state_resume_starts_fresh_and_a_finished_one_is_not_trained_a
         digits,
         2,
         model=make(network, widths=(256, 256), dropout=0.3, batch_norm=True),
-        lr=9.0,
         checkpoint=file,
         resume=True,
         restore_best=True,
