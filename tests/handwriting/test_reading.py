@@ -294,7 +294,7 @@ def test_what_is_no_picture_is_one_sentence(tmp_path):
         read(tmp_path / "none.png")
     with pytest.raises(ValueError, match="cannot be read: File name too long"):
         read("x" * 300)
-    with pytest.raises(ValueError, match="is a folder, not a picture"):
+    with pytest.raises(ValueError, match="is a folder, not a file"):
         read(tmp_path)
 
 
