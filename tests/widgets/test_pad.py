@@ -111,6 +111,17 @@ def test_drawings_outlive_the_pad(pad, model, tmp_path):
     assert load_drawings(file).labels.tolist() == [2]
 
 
+def test_names_of_files_are_text_in_the_page(model, tmp_path):
+    name = """<img src=x onerror="a('&')">.npz"""
+    escaped = "&lt;img src=x onerror=&quot;a(&#x27;&amp;&#x27;)&quot;&gt;.npz"
+    pad = DrawingPad(model, file=tmp_path / name)
+    assert f"Kept in {escaped}:" in pad._kept.value
+    pad.draw(write(2)), pad.keep()
+    assert f"Kept in {escaped}: 1 × 2" in pad._kept.value
+    pad._faults.guard(pad.read_file)(b"no picture", name)
+    assert escaped in pad._faults.view.value and "<img" not in pad._faults.view.value + pad._kept.value
+
+
 def test_a_file_that_holds_no_drawings_is_named(tmp_path):
     file = tmp_path / "own.npz"
     for content in (b"", b"no archive", b"PK\x03\x04 broken"):
