@@ -1,12 +1,36 @@
-"""Writing files so that a reader never sees half of one, and checksums."""
+"""Reading files of bounded size, writing them so that a reader never sees half of one, and checksums."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
+    """Return a regular file's bytes. Anything else, such as a FIFO or a device, might never end and is not opened.
+
+    Raises:
+        OSError: there is no such file, it is no regular one, it has more than `limit` bytes, or it cannot be read; in
+            one sentence that names it.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+            with open(path, "rb") as file:
+                return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise OSError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is no regular file: copy what it gives into one")
+    raise OSError(f"{path} has {status.st_size:,} bytes: files of more than {limit:,} bytes are not read")
 
 
 def write_atomically(path: str | Path, content: bytes | str, previous: Path | None = None) -> None:

@@ -1,10 +1,11 @@
 import errno
 import os
+import signal
 import threading
 
 import pytest
 
-from mnist_helpers.files import check_writable, previous_of, write_atomically
+from mnist_helpers.files import check_writable, previous_of, read_regular, write_atomically
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
@@ -73,3 +74,44 @@ def test_whether_a_file_can_be_written_is_tried_without_a_trace(tmp_path):
         check_writable(tmp_path / "new")
     with pytest.raises(OSError, match="cannot be written .*: choose a folder you may write to"):
         check_writable(path / "state")
+
+
+def test_only_regular_files_up_to_a_limit_are_read(tmp_path):
+    path, pipe, large = tmp_path / "file", tmp_path / "pipe", tmp_path / "large"
+    path.write_bytes(b"content")
+    assert read_regular(path) == read_regular(str(path), limit=7) == b"content"
+    (tmp_path / "link").symlink_to(path)
+    assert read_regular(tmp_path / "link") == b"content"
+    os.mkfifo(pipe)
+    with open(large, "wb") as file:
+        file.truncate(200_000_001)  # takes no place on the disk
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    refused = {
+        pipe: "is no regular file",
+        "/dev/null": "is no regular file",
+        large: "has 200,000,001 bytes: files of more than 200,000,000 bytes are not read",
+        tmp_path: "is a folder, not a file",
+        tmp_path / "none": ": there is no such file",
+        tmp_path / "dangling": ": there is no such file",
+        tmp_path / "loop": "cannot be read: Too many levels",
+        tmp_path / ("x" * 300): "cannot be read: File name too long",
+        "a\0b": "cannot be read: .*null",
+        path / "below": "cannot be read: Not a directory",
+    }
+
+    def give_up(*_):
+        raise TimeoutError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    try:
+        for unread, sentence in refused.items():
+            with pytest.raises(OSError, match=sentence) as caught:
+                read_regular(unread)
+            assert str(caught.value).startswith(str(unread)) and "\n" not in str(caught.value)
+        with pytest.raises(OSError, match="has 7 bytes: files of more than 6 bytes are not read"):
+            read_regular(path, limit=6)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -23,7 +23,8 @@ FLOORS = [  # imports go down this list, or stay within a room
     {"models"},
     {"evaluation"},
     {"training"},
-    {"experiments", "handwriting", "widgets"},
+    {"experiments", "handwriting"},
+    {"widgets"},
     {"notebooks"},
     {"__init__", "__main__"},
 ]

@@ -67,12 +67,15 @@ def load_mnist(
     environment variable MNIST_DATA names (relative to the working directory or the project), then in the project's
     `data/`; read-only folders serve too. Else downloads from torchvision's mirrors into the first of these folders
     that can be written to, unless `download` is false or the environment variable MNIST_OFFLINE is set; a download
-    that failed is not tried again by the same process. A damaged file is named in a warning and repaired.
+    that failed is not tried again by the same process. A damaged file is named in a warning and repaired. If it is whole
+    but differs, such as by a label that you corrected, it is kept under another name, and in `root` or MNIST_DATA it is
+    not touched.
 
     Args:
         name: "MNIST", or a set in its form: "FashionMNIST" (Xiao et al. 2017), "KMNIST" (Clanuwat et al. 2018) or
-            "QMNIST" (Yadav and Bottou 2019). Of what is on disk of these, only magic number, shape and labels are
-            verified, of a download the MD5 checksum that torchvision knows; `source` is the name in small letters.
+            "QMNIST" (Yadav and Bottou 2019). Of these, archives (`.gz`) are verified by the MD5 checksum that
+            torchvision knows, and extracted files by the archive beside them. Where there is none, only magic number,
+            shape and labels are verified, and MNIST's files are refused; `source` is the name in small letters.
 
     Returns:
         60,000 (train) or 10,000 (test; of QMNIST 60,000) digits: images uint8 (N, 28, 28), labels int64 (N,).
@@ -84,10 +87,10 @@ def load_mnist(
     named = os.environ.get("MNIST_DATA")
     folders = [Path(root)] if root else []
     folders += [Path(named).absolute(), project_root() / named] if named else []
-    folders = list(dict.fromkeys([*folders, data_folder()]))
+    own, folders = folders, list(dict.fromkeys([*folders, data_folder()]))
     download = download and os.environ.get("MNIST_OFFLINE", "") in ("", "0")
     files = describe(name, train)
-    (images, folder), (labels, _) = found = [obtain(file, folders, download) for file in files]
+    (images, folder), (labels, _) = found = [obtain(file, folders, download, own) for file in files]
     return Digits(
         images=torch.from_numpy(files[0].array(images).copy()),  # a copy, since `images` is read-only
         labels=torch.from_numpy(labels_of(files[1].array(labels)).astype(np.int64)),

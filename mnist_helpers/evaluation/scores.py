@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.digits import Digits, load_part
+from ..data.form import grey_of, warn_of_bright_borders
 from ..data.loaders import ResidentLoader
 from ..models import device_of, evaluation_mode
 from ..models.saved import load_once
@@ -49,24 +50,27 @@ def predict(
     `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
 
     Args:
-        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0: a tensor, an array or a PIL image.
-            `data.form.to_mnist_form` brings other pictures into this form.
+        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0: a tensor, an array, a PIL image or a list of them.
+            A bright border, such as white paper has, is a warning. `handwriting.read_digits` reads other pictures.
         model: the name of a saved model, a path to its weights, or what `load_model` returned.
 
     Raises:
         ValueError: images of another shape or dtype, or a model that did not come from `load_model`.
         CheckpointError: no such model is saved.
     """
+    if isinstance(images, (list, tuple)):
+        images = [grey_of(image) for image in images]
     if not isinstance(images, torch.Tensor):
-        images = np.array(images)
+        images = np.array(grey_of(images))
     dtype = str(images.dtype).removeprefix("torch.")
     if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
         raise ValueError(
-            f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: open a file with PIL, "
-            "make it grey, and bring it into MNIST's form with mnist_helpers.data.form.to_mnist_form"
+            f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: read files and pictures "
+            "of any other kind, dark on light too, with mnist_helpers.handwriting.read_digits"
         )
     network = load_once(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)
+    warn_of_bright_borders(batch.cpu().numpy())
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
     loader = ResidentLoader(digits, 1000, normalisation_of(network), device=device_of(network))
     probabilities = predict_logits(network, loader).softmax(dim=1)

@@ -18,7 +18,7 @@ from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.data.form import to_mnist_form
 from mnist_helpers.data.loaders import stratified_split
 from mnist_helpers.evaluation.scores import DEFAULT_MODEL
-from mnist_helpers.handwriting import draw_reading, read_digits
+from mnist_helpers.handwriting import candidates, draw_reading, read_digits
 from mnist_helpers.handwriting.boxes import match_boxes, overlaps
 from mnist_helpers.handwriting.candidates import Lattice
 from mnist_helpers.handwriting.reading import best_sequence, best_sequences
@@ -290,14 +290,38 @@ def test_what_is_no_picture_is_one_sentence(tmp_path):
         read(tmp_path / "none.png")
     with pytest.raises(ValueError, match="cannot be read: File name too long"):
         read("x" * 300)
-    with pytest.raises(ValueError, match="is a folder, not a picture"):
+    with pytest.raises(ValueError, match="is a folder, not a file"):
         read(tmp_path)
+    for name in ("/dev/null", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{name} is no regular file"):
+            read(name)
+
+
+def test_errors_name_the_picture(tmp_path, monkeypatch):
+    dots, infinite = tmp_path / "dots.png", tmp_path / "infinite.tiff"
+    Image.fromarray(written().image).save(dots)
+    monkeypatch.setattr(candidates, "MAX_PARTS", 2)
+    Image.fromarray(np.full((9, 9), np.inf, np.float32)).save(infinite)
+    with pytest.raises(ValueError, match="dots.png has [0-9,]+ separate pieces of ink, too many"):
+        read(dots)
+    with pytest.raises(ValueError, match="dots.png has [0-9,]+ separate pieces of ink, too many"):
+        read(Image.open(dots))
+    with pytest.raises(ValueError, match="infinite.tiff holds numbers that are not finite"):
+        read(infinite)
+
+
+def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path):
+    first, second = Image.fromarray(drawing(3)), Image.fromarray(drawing(5))
+    for name in ("film.gif", "pages.tiff", "film.png", "film.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second], duration=100)
+        with pytest.warns(UserWarning, match=f"{name} holds several pictures: only the first is read"):
+            assert read(tmp_path / name).text == "3"
 
 
 def test_arrays_that_are_no_picture_are_refused():
     flat, empty, two_channels, text = np.zeros(9), np.zeros((0, 9)), np.zeros((9, 9, 2)), np.array([["ink", "no"]])
     for array in (flat, empty, two_channels, text, np.full((9, 9), np.nan)):
-        with pytest.raises(ValueError, match="a picture"):
+        with pytest.raises(ValueError, match="a picture (must be|holds numbers that are not finite)"):
             read(array)
 
 

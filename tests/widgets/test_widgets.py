@@ -1,5 +1,6 @@
 """The digit browser: what it selects, and what its page shows and does; none of it needs a front end."""
 
+import gc
 import io
 
 import numpy as np
@@ -156,6 +157,21 @@ def test_neighbours_are_the_nearest_others(digits):
     few = digits.take(torch.arange(3))
     distances, found = DigitBrowser(digits, neighbours=few).nearest_neighbours(0)
     assert found[0] == 0 and distances[0] < 0.01 and len(found) == 3, "in another set its copy counts"
+
+
+def test_a_browser_that_was_made_anew_keeps_no_pixels(digits):
+    """ipywidgets keeps every widget that was ever made, and with it the browser behind it."""
+
+    def floats():
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+        return sum(one.numel() for one in tensors if one.is_floating_point() and one.numel() > 20 * 784)
+
+    before = floats()
+    for _ in range(3):
+        browser = DigitBrowser(digits, neighbours=digits)
+        browser.step()
+    assert browser._shell.near.value and floats() == before
 
 
 @pytest.fixture
