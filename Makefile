@@ -5,10 +5,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NEEDED_GB := 8
 WORKERS ?= 2
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist worksteal
-
-# These tests train in forked processes, which PyTorch refuses once a process has used autograd in several threads
-FORKS := tests/training/test_faults_training.py
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist worksteal -p no:nbmake
 
 .PHONY: help setup notebooks publish test test-full lab colab
 help: ## list the targets
@@ -23,12 +20,10 @@ publish: $(READY) ## the same in full mode, then promote outputs, weights, recor
 	@$(PY) -m mnist_helpers notebooks --publish
 
 test: $(READY) ## run the test suite with the notebooks in quick mode, in two processes; more with WORKERS=4
-	@$(PYTEST) --ignore=$(FORKS)
-	@$(PYTEST) $(FORKS)
+	@$(PYTEST)
 
 test-full: $(READY) ## the same with its long loops
-	@$(PYTEST) --ignore=$(FORKS) -m ""
-	@$(PYTEST) $(FORKS) -m ""
+	@$(PYTEST) -m ""
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	@$(PY) -m jupyter lab notebooks

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import index
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,13 +47,24 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """Return a whole number as an int; raises ValueError, which begins with `name`, unless it is `least` or more."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} must be a whole number of {least} or more, not {value!r}")
+    return number
+
+
 def combine_seeds(*parts: int) -> int:
     """Mix non-negative integers, such as (seed, epoch), into one 64-bit seed.
 
     Neighbouring inputs give unrelated outputs (numpy's `SeedSequence`), so epoch 1 of seed 0 shares nothing with
-    epoch 0 of seed 1.
+    epoch 0 of seed 1. Raises ValueError for what is no seed.
     """
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence([whole_number("seed", part) for part in parts]).generate_state(1, np.uint64)[0])
 
 
 @contextmanager

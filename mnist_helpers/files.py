@@ -1,11 +1,36 @@
-"""Writing files so that a reader never sees half of one, and checksums."""
+"""Reading files of bounded size, writing them so that a reader never sees half of one, and checksums."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+
+
+def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
+    """Return a regular file's bytes. Anything else, such as a FIFO or a device, might never end and is not opened.
+
+    Raises:
+        OSError: there is no such file, it is no regular one, it has more than `limit` bytes, or it cannot be read; in
+            one sentence that names it.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+            with open(path, "rb") as file:
+                return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise OSError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is no regular file: copy what it gives into one")
+    raise OSError(f"{path} has {status.st_size:,} bytes: files of more than {limit:,} bytes are not read")
 
 
 def write_atomically(path: str | Path, content: bytes | str, previous: Path | None = None) -> None:
@@ -13,13 +38,31 @@ def write_atomically(path: str | Path, content: bytes | str, previous: Path | No
 
     The bytes go to a temporary file in the same folder and are flushed to disk. Then the file is renamed, in one step,
     so neither a crash nor a second process can leave a mixture. Missing folders are made. With `previous`, a path in
-    that folder, the old file is renamed to it just before: at any time at least one of the two is there.
+    that folder, the old file is renamed to it just before: at any time at least one of the two is there. Of several
+    processes that write one file at once, the last one's content stays.
 
     Raises:
         OSError: the folder cannot be written to or the disk is full, in one sentence; the old file is untouched.
     """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    with _temporary(path, content.encode("utf-8") if isinstance(content, str) else content) as temporary:
+        if previous is not None:
+            with contextlib.suppress(FileNotFoundError):  # there was none, or another process has just renamed it
+                os.replace(path, previous)
+        os.replace(temporary, path)
+
+
+def check_writable(path: str | Path, size: int = 0) -> None:
+    """Raise the OSError that writing `size` bytes to `path` would raise, and leave nothing but the folder behind."""
+    path = Path(path)
+    with _temporary(path, bytes(size)):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """Give a file beside `path` with `data` in it, which is gone after; an OSError is explained as that of `path`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,9 +70,7 @@ def write_atomically(path: str | Path, content: bytes | str, previous: Path | No
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
+        yield temporary
     except OSError as error:
         raise OSError(error.errno, _explain(error, path, len(data))) from error
     finally:
@@ -50,4 +91,6 @@ def sha256(data: bytes | bytearray | memoryview) -> str:
 def _explain(error: OSError, path: Path, size: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk that holds {path.parent} is full: free {size / 1e6 + 1:.0f} MB and run the same again"
+    if error.errno == errno.EISDIR:
+        return f"{path} is a folder: give the path of a file in it"
     return f"{path} cannot be written ({error.strerror}): choose a folder you may write to"

@@ -60,17 +60,18 @@ def image_grid(
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
     rows = math.ceil(len(images) / columns)
+    no_ticks: Any = {"xticks": [], "yticks": []}  # though no axis is shown, titles look for their place around ticks
     if ax is None:
         titled = sum(any(titles[row * columns : (row + 1) * columns]) for row in range(rows)) if titles else 0
         height = size * rows + 0.3 * titled + (0.3 if title else 0)
         figure = plt.figure(figsize=(size * columns, height), layout="constrained")
-        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+        axes = list(figure.subplots(rows, columns, squeeze=False, subplot_kw=no_ticks).flat)
         figure.suptitle(title or "", fontsize=10, color="gray")
         plt.close(figure)  # else a notebook would show it twice: returned and still open
     else:
         share = 0.8 if titles is not None else 0.95  # the rest of each row is for the titles
         places = [(index % columns / columns, 1 - (index // columns + 1) / rows) for index in range(rows * columns)]
-        axes = [ax.inset_axes((left, bottom, 0.95 / columns, share / rows)) for left, bottom in places]
+        axes = [ax.inset_axes((left, bottom, 0.95 / columns, share / rows), **no_ticks) for left, bottom in places]
         ax.set_axis_off()
         ax.set_title(title or "")
     for index, axis in enumerate(axes):

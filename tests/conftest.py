@@ -7,16 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from recipes import shortened
 
 from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
 from mnist_helpers.data.digits import DataError, Digits, load_mnist
 from mnist_helpers.data.idx_files import describe
+from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
 
+# What must run before a process has used autograd in threads, after which PyTorch refuses to train in forked ones; and
+# what shares one long preparation. Of two workers, the first begins with these, at the head of the list, and the second
+# with the notebooks, at its middle: both give away from their ends.
+AT_THE_HEAD = ["test_faults_training.py", "test_distributed.py"]
 
+
+@pytest.hookimpl(trylast=True)  # after some have been deselected
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "notebook" not in item.nodeid)  # the longest first: no worker waits for them at the end
+    head = [item for name in AT_THE_HEAD for item in items if item.path.name == name]
+    notebooks = [item for item in items if "test_notebook_runs" in item.nodeid]
+    items[:] = [*head, *(item for item in items if item not in {*head, *notebooks})]
+    middle = (len(items) + len(notebooks)) // 2
+    items[middle:middle] = notebooks
     marked = [item for item in items if item.get_closest_marker("mnist")]
     if not marked or os.environ.get("CI"):
         return  # in CI a missing MNIST is a failure
@@ -41,15 +53,6 @@ def figures_are_closed():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
-
-
-@pytest.fixture
-def one_thread():
-    """One torch thread: small networks are no slower, and far faster where other processes keep the cores busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -86,3 +89,11 @@ def project(tmp_path, monkeypatch):
     data._warn_once.cache_clear()
     monkeypatch.setattr(idx_files, "_failed_downloads", {})
     return tmp_path
+
+
+@pytest.fixture
+def short(project, monkeypatch):
+    """An empty project where every recipe takes two epochs."""
+    for name, recipe in RECIPES.items():
+        monkeypatch.setitem(RECIPES, name, shortened(recipe))
+    return project

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -64,3 +65,10 @@ def test_bfloat16_is_for_processors_with_instructions_for_it(monkeypatch):
         assert has_bfloat16(torch.device("mps")) is False
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert has_bfloat16(torch.device("cpu")) is False, "PyTorch 2.10 cannot tell"
+
+
+def test_what_is_no_seed_is_one_sentence():
+    for wrong in (None, -1, 1.5, "0"):
+        with pytest.raises(ValueError, match=f"^seed must be a whole number of 0 or more, not {wrong!r}$"):
+            combine_seeds(3, wrong)
+    assert combine_seeds(np.int64(3), True) == combine_seeds(3, 1)

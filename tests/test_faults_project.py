@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from packaging.requirements import Requirement
+from recipes import without_seconds
 
 from mnist_helpers.__main__ import main
 from mnist_helpers.data.digits import load_digits_sample
@@ -26,26 +27,6 @@ ROOT = Path(__file__).parent.parent
 RUNS = sorted(ROOT.glob("records/*/*-seed*.json")) + sorted(ROOT.glob("saved_models/*.json"))
 
 
-@pytest.fixture
-def short(project, monkeypatch, one_thread):
-    """An empty project where every recipe takes two epochs."""
-    for name, recipe in RECIPES.items():
-        monkeypatch.setitem(RECIPES, name, shortened(recipe))
-    return project
-
-
-def shortened(recipe):
-    """Return a recipe that takes two epochs, and so do those that it is made of."""
-    members = tuple(shortened(member) for member in recipe.members)
-    return replace(recipe, epochs=2, batch_size=32, start=recipe.start and shortened(recipe.start), members=members)
-
-
-def without_seconds(record):
-    """Return a record without what time it took."""
-    history = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
-    return {key: value for key, value in record.items() if key != "seconds"} | {"history": history}
-
-
 REPEATED = "mlp_baseline", "lenet5_elastic", "speed_99", "tiny_2k"
 
 
@@ -53,7 +34,7 @@ def repeat(folder):
     """Train each recipe for two epochs, and keep record and weights."""
     for name in REPEATED:
         recipe = replace(RECIPES[name], epochs=2, batch_size=32)
-        finished = run(recipe, load_digits_sample().take(torch.arange(300)), 3, device="cpu", progress=False)
+        finished = run(recipe, load_digits_sample().take(torch.arange(100)), 3, device="cpu", progress=False)
         torch.save((str(without_seconds(finished.record)), finished.model.state_dict()), folder / name)
 
 
@@ -79,6 +60,7 @@ test_faults_project.repeat(pathlib.Path("another"))
 @pytest.mark.parametrize("recipe", ["network", "mlp_plateau", "speed_99"])
 def test_poisoned_test_digits_change_no_training_and_no_choice(short, monkeypatch, recipe, what):
     digits, plain = load_digits_sample().take(torch.arange(400)), load_digits_sample(False)
+    recipe = replace(RECIPES[recipe], batch_size=32)
     clean = run(recipe, digits, 1, device="cpu", progress=False)
     poisoned = {"labels": (plain.labels + 1) % 10, "images": 255 - plain.images}[what]
     monkeypatch.setattr(evaluation, "load_part", lambda source, train: replace(plain, **{what: poisoned}))

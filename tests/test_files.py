@@ -1,10 +1,11 @@
 import errno
 import os
+import signal
 import threading
 
 import pytest
 
-from mnist_helpers.files import write_atomically
+from mnist_helpers.files import check_writable, previous_of, read_regular, write_atomically
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
@@ -44,3 +45,73 @@ def test_writers_at_once_never_show_a_mixture(tmp_path):
     while any(thread.is_alive() for thread in threads):
         assert path.read_bytes() in contents
     assert path.read_bytes() in contents
+
+
+def test_a_second_process_that_renames_the_file_first_takes_nothing_from_the_one_that_writes(tmp_path, monkeypatch):
+    """Between the look and the step, in each order: the file is there, or already called the previous one."""
+    path, replace, calls = tmp_path / "state", os.replace, []
+    write_atomically(path, "old")
+
+    def slower_than_another(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            replace(path, previous_of(path))
+        replace(*given)
+
+    monkeypatch.setattr(os, "replace", slower_than_another)
+    write_atomically(path, "new", previous_of(path))
+    assert path.read_text() == "new" and previous_of(path).read_text() == "old" and len(calls) == 2
+
+
+def test_whether_a_file_can_be_written_is_tried_without_a_trace(tmp_path):
+    path = tmp_path / "new" / "state"
+    check_writable(path, 1000)
+    assert os.listdir(path.parent) == []
+    path.write_text("old")
+    check_writable(path, 1000)
+    assert os.listdir(path.parent) == ["state"] and path.read_text() == "old"
+    with pytest.raises(OSError, match="new is a folder: give the path of a file in it"):
+        check_writable(tmp_path / "new")
+    with pytest.raises(OSError, match="cannot be written .*: choose a folder you may write to"):
+        check_writable(path / "state")
+
+
+def test_only_regular_files_up_to_a_limit_are_read(tmp_path):
+    path, pipe, large = tmp_path / "file", tmp_path / "pipe", tmp_path / "large"
+    path.write_bytes(b"content")
+    assert read_regular(path) == read_regular(str(path), limit=7) == b"content"
+    (tmp_path / "link").symlink_to(path)
+    assert read_regular(tmp_path / "link") == b"content"
+    os.mkfifo(pipe)
+    with open(large, "wb") as file:
+        file.truncate(200_000_001)  # takes no place on the disk
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    refused = {
+        pipe: "is no regular file",
+        "/dev/null": "is no regular file",
+        large: "has 200,000,001 bytes: files of more than 200,000,000 bytes are not read",
+        tmp_path: "is a folder, not a file",
+        tmp_path / "none": ": there is no such file",
+        tmp_path / "dangling": ": there is no such file",
+        tmp_path / "loop": "cannot be read: Too many levels",
+        tmp_path / ("x" * 300): "cannot be read: File name too long",
+        "a\0b": "cannot be read: .*null",
+        path / "below": "cannot be read: Not a directory",
+    }
+
+    def give_up(*_):
+        raise TimeoutError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    try:
+        for unread, sentence in refused.items():
+            with pytest.raises(OSError, match=sentence) as caught:
+                read_regular(unread)
+            assert str(caught.value).startswith(str(unread)) and "\n" not in str(caught.value)
+        with pytest.raises(OSError, match="has 7 bytes: files of more than 6 bytes are not read"):
+            read_regular(path, limit=6)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

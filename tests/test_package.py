@@ -10,6 +10,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import matplotlib
+import pytest
 
 import mnist_helpers
 
@@ -22,11 +23,13 @@ FLOORS = [  # imports go down this list, or stay within a room
     {"models"},
     {"evaluation"},
     {"training"},
-    {"experiments", "handwriting", "widgets"},
+    {"experiments", "handwriting"},
+    {"widgets"},
     {"notebooks"},
     {"__init__", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+SLOW = {"cv2", "ipywidgets", "matplotlib.pyplot", "optuna", "pandas", "scipy", "sklearn", "torchvision"}
 NETWORK = set(
     "urllib urllib3 http socket ssl ftplib smtplib telnetlib xmlrpc requests httpx aiohttp websockets "
     "urlopen urlretrieve hub load_state_dict_from_url download_url".split()
@@ -105,7 +108,7 @@ def test_ways_to_the_network_are_found():
 
 
 WATCHED = """
-import json, os, pkgutil, socket, sys
+import contextlib, json, os, socket, sys
 
 def refuse(*_, **__):
     raise AssertionError("the network was asked")
@@ -113,7 +116,7 @@ def refuse(*_, **__):
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = "mkdir rename remove rmdir link symlink truncate utime chmod chown setxattr"
 CHANGES = {f"os.{name}" for name in EVENTS.split()}
-changed, watching = [], True
+changed, loaded, watching = [], {}, True
 
 def watch(event, arguments):
     if watching and (event in CHANGES or event == "open" and arguments[2] & WRITES):
@@ -121,28 +124,55 @@ def watch(event, arguments):
 
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
 sys.addaudithook(watch)
-import mnist_helpers
-for module in pkgutil.walk_packages(mnist_helpers.__path__, "mnist_helpers."):
-    if not module.name.endswith("__main__"):
-        __import__(module.name)
+from mnist_helpers.__main__ import main
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
+    main(["train", "--help"])
+loaded["help"] = list(sys.modules)
+from mnist_helpers import *
+loaded["names"] = list(sys.modules)
+for name in sorted(sys.argv[2:], key=lambda name: "widgets" in name):
+    if "widgets" in name:
+        loaded.setdefault("all but widgets", list(sys.modules))
+    __import__(name)
 exec(sys.argv[1])
 watching = False
 import torch
 assert torch.initial_seed() == torch.default_generator.initial_seed()
-print(json.dumps(changed))
+print(json.dumps({"changed": changed, **loaded}))
 """
 ON_PURPOSE = "from pathlib import Path; (Path.home() / '.x').touch(); Path('y').mkdir(); open('z', 'w').close()"
+FONTS = matplotlib.get_cachedir()  # where matplotlib keeps its list of fonts
 
 
-def test_importing_everything_asks_no_network_and_writes_nothing(tmp_path):
-    fonts = matplotlib.get_cachedir()  # where matplotlib keeps its list of fonts
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """Import everything in a fresh Python; return its folder, what it changed, and what was loaded after each step."""
+    folder = tmp_path_factory.mktemp("watched")
     environment = {
-        **{"HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1"},
-        "MPLCONFIGDIR": fonts,
+        **{"HOME": str(folder), "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        "MPLCONFIGDIR": FONTS,
     }
-    command = [sys.executable, "-c", WATCHED, ON_PURPOSE]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", WATCHED, ON_PURPOSE, *SOURCES]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    changed = [one for one in json.loads(done.stdout) if fonts not in one and os.devnull not in one]
-    on_purpose = [f"os.utime {tmp_path}/.x", f"open {tmp_path}/.x", "os.mkdir y", "open z"]
+    return {"folder": folder, **json.loads(done.stdout)}
+
+
+def test_importing_everything_asks_no_network_and_writes_nothing(watched):
+    changed = [one for one in watched["changed"] if FONTS not in one and os.devnull not in one]
+    hidden = watched["folder"] / ".x"
+    on_purpose = [f"os.utime {hidden}", f"open {hidden}", "os.mkdir y", "open z"]
     assert changed == on_purpose, "what is done on purpose is noticed, and nothing else is done"
+
+
+def test_the_package_and_help_load_no_pytorch(watched):
+    assert "mnist_helpers" in watched["help"] and not {"torch", "numpy"} & set(watched["help"])
+
+
+def test_the_names_load_nothing_slow_but_pytorch(watched):
+    assert "torch" in watched["names"] and not SLOW & set(watched["names"])
+
+
+def test_the_package_alone_imports_no_widgets(watched):
+    modules = set(watched["all but widgets"])
+    assert "mnist_helpers.experiments.sweep" in modules and not {"ipywidgets", "anywidget"} & modules

@@ -8,12 +8,6 @@ from mnist_helpers import plots
 from mnist_helpers.data.loaders import make_loaders
 
 
-@pytest.fixture(autouse=True)
-def no_figure_stays_open():
-    yield
-    plt.close("all")
-
-
 def shown(figure):
     """Return the pictures of a figure's axes that show one."""
     return [np.asarray(axis.images[0].get_array()) for axis in figure.axes if axis.images]

@@ -2,9 +2,9 @@
 
 None of these is a function of MNIST-C (Mu and Gilmer 2019), which the project only scores with. Some families overlap:
 `darken_part` with its stripe, `slow_ground` with its fog, `change_range` with its brightness, `strokes_across` with its
-zigzag and dotted line, `noise` and `specks` with its shot and impulse noise, `filtered` with its motion blur, `hollow`
-with its Canny edges, `spots` with its spatter. Every function takes images float (N, 1, H, W) from 0, ground, to 1, ink,
-and returns such images.
+zigzag and dotted line, `noise` and `specks` with its shot and impulse noise, `blur` with its motion blur, `hollow`
+with its Canny edges, `spots` with its spatter, `roughen` with its glass blur. Every function takes images float
+(N, 1, H, W) from 0, ground, to 1, ink, and returns such images.
 """
 
 import math
@@ -122,7 +122,7 @@ def ruled(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def noise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise with a standard deviation of up to 0.35, fine or in grains of two pixels, or multiply by it."""
+    """Add Gaussian noise with a standard deviation of up to 0.35, fine or coarse, or multiply by it."""
     height, width = images.shape[-2:]
     grain = 1 + int(torch.randint(2, (), generator=generator, device=generator.device))
     size = (len(images), 1, math.ceil(height / grain), math.ceil(width / grain))

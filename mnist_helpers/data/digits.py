@@ -14,6 +14,8 @@ from ..files import sha256
 from .form import to_mnist_form
 from .idx_files import SETS, DataError, describe, labels_of, obtain
 
+NO_DIGIT = 10  # the label of what is no digit, where a network has eleven answers
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -25,6 +27,9 @@ class Digits:
         source: "mnist" (or another set's name in small letters), or "sklearn-digits" for the sample.
         folder: where the files were found, as text.
         checksums: SHA-256 of each file's extracted content (for the sample: of the tensors' bytes), by name.
+
+    Raises:
+        ValueError: images or labels of another dtype or shape.
     """
 
     images: torch.Tensor
@@ -33,12 +38,26 @@ class Digits:
     folder: str
     checksums: dict[str, str]
 
+    def __post_init__(self) -> None:
+        _check_tensor("images", self.images, torch.uint8, (len(self.images), 28, 28), "0 to 255 as MNIST stores them")
+        _check_tensor("labels", self.labels, torch.int64, (len(self.images),), "one digit for each image")
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, numbers: torch.Tensor) -> "Digits":
         """Return the digits with these numbers (int64 tensor) in this order; the rest of the description is kept."""
         return replace(self, images=self.images[numbers], labels=self.labels[numbers])
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise ValueError unless a tensor has this dtype and shape."""
+    given = f"a {type(tensor).__name__}"
+    if isinstance(tensor, torch.Tensor):
+        if (tensor.dtype, tensor.shape) == (dtype, shape):
+            return
+        given = f"{tensor.dtype} {tuple(tensor.shape)}"
+    raise ValueError(f"{name} must be a tensor {dtype} {shape}, {meaning}, not {given}".replace("torch.", ""))
 
 
 def load_mnist(
@@ -50,12 +69,15 @@ def load_mnist(
     environment variable MNIST_DATA names (relative to the working directory or the project), then in the project's
     `data/`; read-only folders serve too. Else downloads from torchvision's mirrors into the first of these folders
     that can be written to, unless `download` is false or the environment variable MNIST_OFFLINE is set; a download
-    that failed is not tried again by the same process. A damaged file is named in a warning and repaired.
+    that failed is not tried again by the same process. A damaged file is named in a warning and repaired. If it is
+    whole but differs, such as by a label that you corrected, it is kept under another name, and in `root` or MNIST_DATA it is
+    not touched.
 
     Args:
         name: "MNIST", or a set in its form: "FashionMNIST" (Xiao et al. 2017), "KMNIST" (Clanuwat et al. 2018) or
-            "QMNIST" (Yadav and Bottou 2019). Of what is on disk of these, only magic number, shape and labels are
-            verified, of a download the MD5 checksum that torchvision knows; `source` is the name in small letters.
+            "QMNIST" (Yadav and Bottou 2019). Of these, archives (`.gz`) are verified by the MD5 checksum that
+            torchvision knows, and extracted files by the archive beside them. Where there is none, only magic number,
+            shape and labels are verified, and MNIST's files are refused; `source` is the name in small letters.
 
     Returns:
         60,000 (train) or 10,000 (test; of QMNIST 60,000) digits: images uint8 (N, 28, 28), labels int64 (N,).
@@ -67,10 +89,10 @@ def load_mnist(
     named = os.environ.get("MNIST_DATA")
     folders = [Path(root)] if root else []
     folders += [Path(named).absolute(), project_root() / named] if named else []
-    folders = list(dict.fromkeys([*folders, data_folder()]))
+    own, folders = folders, list(dict.fromkeys([*folders, data_folder()]))
     download = download and os.environ.get("MNIST_OFFLINE", "") in ("", "0")
     files = describe(name, train)
-    (images, folder), (labels, _) = found = [obtain(file, folders, download) for file in files]
+    (images, folder), (labels, _) = found = [obtain(file, folders, download, own) for file in files]
     return Digits(
         images=torch.from_numpy(files[0].array(images).copy()),  # a copy, since `images` is read-only
         labels=torch.from_numpy(labels_of(files[1].array(labels)).astype(np.int64)),

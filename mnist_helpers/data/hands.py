@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .digits import Digits
+from .digits import NO_DIGIT, Digits
 from .form import to_mnist_form
 from .strokes import HAND, SHAPES, smooth
 
-NO_DIGIT = 10  # the label of what is no digit
 SIDE = 112  # of a drawing, in pixels
 FONT_FOLDERS = "/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "C:/Windows/Fonts"
 HANDWRITTEN = [
@@ -58,7 +57,7 @@ def fonts(patterns: list[str]) -> list[str]:
 def pen_digits(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return n digits by the scripted pen in all its shapes, uint8 (n, 28, 28) in MNIST's form, and labels (n,)."""
     labels = np.arange(n) % 10
-    pictures = [pen_drawing(_any_shape(digit, random), random) for digit in labels]
+    pictures = [pen_drawing(_any_shape(int(digit), random), random) for digit in labels]
     return _forms(pictures), labels
 
 
@@ -107,7 +106,7 @@ def restyled(digits: Digits, n: int, random: np.random.Generator) -> tuple[np.nd
 
 
 def no_digits(digits: Digits, n: int, random: np.random.Generator) -> np.ndarray:
-    """Return n pictures of no digit, uint8 (n, 28, 28): letters, shapes, scribbles, parts and pairs of digits, textures."""
+    """Return n pictures of no digit, uint8 (n, 28, 28): shapes, pairs of digits, textures."""
     letters, _ = typed(n // 3, LETTERS, fonts(HANDWRITTEN) * 3 + fonts(PRINTED), random)
     makers = [_scribble, _curl, _crossing, _outline, _silhouette, _dashes, _pair, _crossed_out]
     makers += [_texture] * 5
@@ -277,10 +276,10 @@ def _pair(digits: Digits, random: np.random.Generator) -> np.ndarray:
 def _crossed_out(digits: Digits, random: np.random.Generator) -> np.ndarray:
     """A digit that was crossed out."""
     image = digits.images[random.integers(len(digits))].numpy()
-    picture = cv2.resize(image, (SIDE, SIDE))
+    picture: np.ndarray = cv2.resize(image, (SIDE, SIDE))
     for _ in range(int(random.integers(4, 8))):
-        ends = random.integers(8, 104, (2, 2)).tolist()
-        cv2.line(picture, *ends, 255, int(random.integers(4, 16)), cv2.LINE_AA)
+        start, end = random.integers(8, 104, (2, 2)).tolist()
+        cv2.line(picture, start, end, 255, int(random.integers(4, 16)), cv2.LINE_AA)
     return to_mnist_form(picture)
 
 
@@ -292,10 +291,9 @@ def _texture(digits: Digits, random: np.random.Generator) -> np.ndarray:
         return np.full((28, 28), 0 if random.random() < 0.1 else base, np.uint8)
     if kind < 3:
         sides = random.integers(2, 29, 2) if kind == 1 else (28, 28)
-        noise = (
-            random.normal(0, random.uniform(2, 120), sides) if random.random() < 0.5 else random.uniform(0, 255, sides)
-        )
-        noise = cv2.resize(noise.astype(np.float32), (28, 28), interpolation=cv2.INTER_CUBIC)
+        even = random.random() < 0.5
+        grains = random.uniform(0, 255, sides) if even else random.normal(0, random.uniform(2, 120), sides)
+        noise: np.ndarray = cv2.resize(grains.astype(np.float32), (28, 28), interpolation=cv2.INTER_CUBIC)
         return (noise + random.uniform(0, 128)).clip(0, 255).astype(np.uint8)
     angle, period = random.uniform(0, np.pi), random.uniform(2, 60)
     wave = np.sin((down * np.cos(angle) + right * np.sin(angle)) * 2 * np.pi / period + random.uniform(0, 6))
@@ -303,5 +301,5 @@ def _texture(digits: Digits, random: np.random.Generator) -> np.ndarray:
         wave = wave * np.sin((right * np.cos(angle) - down * np.sin(angle)) * 2 * np.pi / period)
     if random.random() < 0.5:
         wave = np.sign(wave)
-    noise = random.normal(0, random.uniform(0, 30), (28, 28))
-    return (base + wave * random.uniform(10, 128) + noise).clip(0, 255).astype(np.uint8)
+    wave = base + wave * random.uniform(10, 128) + random.normal(0, random.uniform(0, 30), (28, 28))
+    return wave.clip(0, 255).astype(np.uint8)

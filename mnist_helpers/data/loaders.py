@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..environment import choose_device, combine_seeds
+from ..environment import choose_device, combine_seeds, whole_number
 from .augment import Augmentation
-from .digits import Digits
-from .hands import NO_DIGIT, many_hands
+from .digits import NO_DIGIT, Digits
 
 NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
     "half": (0.5, 0.5),  # to [-1, 1], as the source projects did
@@ -23,6 +22,8 @@ NORMALISATIONS = {  # name -> (mean, standard deviation) of pixels scaled to 0-1
 }
 
 LOWEST_PIXEL, HIGHEST_PIXEL = -1.5, 350.0  # after any of these, brightened images included
+# Between the darkest pixel and the brightest of a batch; divided by 255 once more, it is 0.004 to 0.03
+LEAST_RANGE = 0.1
 
 SPLIT: dict[str, Any] = {"validation_fraction": 0.2, "seed": 42}  # of every system, see `stratified_split`
 
@@ -64,6 +65,12 @@ def warn_of_odd_pixels(batch: Any) -> None:
             "images normalised twice, or not scaled to 0-1 before?",
             stacklevel=2,
         )
+    elif high - low < LEAST_RANGE:
+        warnings.warn(
+            f"the first batch has pixels from {low:.3g} to {high:.3g}, which hardly differ: were the images divided by "
+            "255 twice?",
+            stacklevel=2,
+        )
 
 
 def check_reusable(loader: Iterable | None) -> None:
@@ -80,7 +87,7 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, n: int, *, shuffle: bool = False, seed: int = 0) -> None:
-        self.n, self.shuffle, self.seed, self.epoch = n, shuffle, seed, 0
+        self.n, self.shuffle, self.seed, self.epoch = n, shuffle, whole_number("seed", seed), 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next pass shows."""
@@ -111,7 +118,8 @@ class ResidentLoader:
     i-th: the shares of all processes are the batches of one. Of the `n_examples`, `n_examples_here` come here.
 
     Raises:
-        ValueError: a label is none of 0 to 10, which stands for no digit; an unknown normalisation; too few examples for so many processes.
+        ValueError: a label is none of 0 to 10, which stands for no digit; an unknown normalisation; a batch size or
+            seed that is none; too few examples for so many processes.
     """
 
     def __init__(
@@ -132,7 +140,7 @@ class ResidentLoader:
             raise ValueError(f"the labels go from {low} to {high}, and must be 0 to 9, or 10 for what is no digit")
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
-        self.batch_size = batch_size
+        self.batch_size = batch_size = whole_number("batch_size", batch_size, 1)
         self.mean, self.std = mean_and_std(normalisation)
         self.source, self.augmentation, self.shard = digits.source, augmentation, shard
         self.sampler = EpochSampler(len(digits), shuffle=shuffle, seed=seed)
@@ -198,7 +206,7 @@ def plain_loader(
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
     loader = DataLoader(
         DigitsDataset(digits, transform),
-        batch_size=batch_size,
+        batch_size=whole_number("batch_size", batch_size, 1),
         sampler=EpochSampler(len(digits), shuffle=shuffle, seed=seed),
         generator=torch.Generator(),  # else it would draw from the caller's random state
     )
@@ -251,6 +259,8 @@ def make_loaders(
         training, validation = training[:limit], validation[: max(1, limit // 4)]
     learn, check = digits.take(training), digits.take(validation)
     if hands or no_digits:
+        from .hands import many_hands  # here: it imports OpenCV, and few recipes need it
+
         learn = many_hands(learn, hands, no_digits, seed)
     if plain:
         train_loader: Any = plain_loader(learn, batch_size, normalisation, shuffle=True, seed=seed)

@@ -7,7 +7,7 @@ CHUNK = 1000  # queries at a time: with 60,000 references their distances take 2
 
 @torch.no_grad()
 def nearest(
-    queries: torch.Tensor, references: torch.Tensor | None = None, k: int = 1, squares: torch.Tensor | None = None
+    queries: torch.Tensor, references: torch.Tensor | None = None, k: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (distances, numbers) of the `k` references nearest to each query, nearest first.
 
@@ -15,7 +15,6 @@ def nearest(
         queries: float tensor (Q, D), on any device.
         references: float tensor (R, D) on the same device. None: the queries themselves, each apart from itself.
         k: how many.
-        squares: the references' squared lengths (R,), if known: for one query among 60,000 they are most of the work.
 
     Returns:
         Euclidean distances, float (Q, k), and the references' numbers, int64 (Q, k).
@@ -27,7 +26,7 @@ def nearest(
     references = queries if references is None else references
     if not 1 <= k <= len(references) - among_themselves:
         raise ValueError(f"{k} nearest neighbours of each cannot be found among {len(references)}")
-    squares = references.square().sum(dim=1) if squares is None else squares  # (R,)
+    squares = references.square().sum(dim=1)  # (R,)
     distances, numbers = [], []
     for start in range(0, len(queries), CHUNK):
         chunk = queries[start : start + CHUNK]  # (C, D)
@@ -40,3 +39,17 @@ def nearest(
         distances.append((found.values + chunk.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt())
         numbers.append(found.indices)
     return torch.cat(distances), torch.cat(numbers)
+
+
+def distances_to(picture: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Return the Euclidean distance, float (N,), of a picture uint8 (H, W) to each of many, uint8 (N, H, W).
+
+    Pixels count from 0 to 1. The many become floats in parts, since all at once take four times their memory.
+    """
+    pixels, squares = picture.flatten().float(), torch.empty(len(pictures))
+    # One part for all: to get memory takes longer than to fill it
+    part = torch.empty(min(CHUNK, len(pictures)), len(pixels))
+    for start in range(0, len(pictures), CHUNK):
+        chunk = pictures[start : start + CHUNK].flatten(1)  # (C, D)
+        squares[start : start + CHUNK] = part[: len(chunk)].copy_(chunk).sub_(pixels).square_().sum(dim=1)
+    return squares.sqrt() / 255

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.digits import Digits, load_part
+from ..data.form import grey_of, warn_of_bright_borders
 from ..data.loaders import ResidentLoader
-from ..models import evaluation_mode
+from ..models import device_of, evaluation_mode
 from ..models.saved import load_once
 
 # Test images whose label is wrong according to most of several human readers, with the digit that they read, and images
@@ -49,33 +50,40 @@ def predict(
     `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
 
     Args:
-        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0: a tensor, an array or a PIL image.
-            `data.form.to_mnist_form` brings other pictures into this form.
+        images: uint8 (N, 28, 28) or (28, 28), ink bright on 0: a tensor, an array, a PIL image or a list of them.
+            A bright border, such as white paper has, is a warning. `handwriting.read_digits` reads other pictures.
         model: the name of a saved model, a path to its weights, or what `load_model` returned.
 
     Raises:
         ValueError: images of another shape or dtype, or a model that did not come from `load_model`.
         CheckpointError: no such model is saved.
     """
+    if isinstance(images, (list, tuple)):
+        images = [grey_of(image) for image in images]
     if not isinstance(images, torch.Tensor):
-        images = np.array(images)
+        images = np.array(grey_of(images))
     dtype = str(images.dtype).removeprefix("torch.")
     if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
         raise ValueError(
-            f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: open a file with PIL, "
-            "make it grey, and bring it into MNIST's form with mnist_helpers.data.form.to_mnist_form"
+            f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: read files and pictures "
+            "of any other kind, dark on light too, with mnist_helpers.handwriting.read_digits"
         )
     network = load_once(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)
+    warn_of_bright_borders(batch.cpu().numpy())
     digits = Digits(batch, torch.zeros(len(batch), dtype=torch.int64), "images", "memory", {})
-    loader = ResidentLoader(digits, 1000, normalisation_of(network), device=next(network.parameters()).device)
+    loader = ResidentLoader(digits, 1000, normalisation_of(network), device=device_of(network))
     probabilities = predict_logits(network, loader).softmax(dim=1)
     answers = probabilities.argmax(dim=1)
     return (answers, probabilities) if images.ndim == 3 else (int(answers), probabilities[0])
 
 
 def predict_logits(model: nn.Module, loader: Iterable) -> torch.Tensor:
-    """Return the model's logits on all of an unshuffled loader, in its order: float32 (N, 10) on the CPU."""
+    """Return the model's logits on all of an unshuffled loader, in its order: float32 (N, 10) on the CPU.
+
+    Raises:
+        ValueError: the loader gave no batch, or the model no logits.
+    """
     return _forward(model, loader)[0].cpu()
 
 
@@ -87,7 +95,7 @@ def evaluate(
     The model's weights, batch-norm statistics and mode are left as they were.
 
     Raises:
-        ValueError: the loader gave no batch.
+        ValueError: the loader gave no batch; or the first one's outputs or labels are refused by `check_outputs`.
     """
     logits, labels = _forward(model, loader)
     return loss_function(logits, labels).item(), accuracy(logits, labels)
@@ -96,6 +104,32 @@ def evaluate(
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the percentage of rows of `logits` (N, 10) whose largest entry stands at the label's place (N,)."""
     return 100 * (logits.argmax(dim=1) == labels).sum().item() / len(labels)
+
+
+def check_outputs(outputs: Any, labels: torch.Tensor) -> None:
+    """Raise ValueError where a model's outputs for a batch are no logits (B, C), or its labels none of C classes.
+
+    It looks at the labels' values, for which a GPU has to wait: enough for the first batch.
+    """
+    if not isinstance(outputs, torch.Tensor):
+        raise ValueError(
+            f"the model returns a {type(outputs).__name__}, not one tensor: let its forward return the logits alone"
+        )
+    found, shape = str(labels.dtype).removeprefix("torch."), tuple(labels.shape)
+    if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.uint8):
+        made = "argmax(dim=1)" if labels.ndim == 2 and shape[1] > 1 else "flatten().long()"
+        raise ValueError(f"the labels are {found} {shape}, and must be int64 (B,), a class each: give labels.{made}")
+    if outputs.ndim != 2 or len(outputs) != len(labels):
+        raise ValueError(
+            f"the model's outputs have the shape {tuple(outputs.shape)}, and must be logits (B, classes) for the "
+            f"{len(labels)} labels of the batch"
+        )
+    low, high = (int(one) for one in labels.aminmax()) if len(labels) else (0, 0)
+    if low < 0 or high >= outputs.shape[1] or outputs.shape[1] < 2:
+        raise ValueError(
+            f"the model's outputs have the shape {tuple(outputs.shape)}, and the labels go from {low} to {high}: they "
+            "must count from 0, and the model needs one output for each class, two at least"
+        )
 
 
 def score_on_test(model: nn.Module, normalisation: str | None = None, source: str = "mnist") -> Score:
@@ -110,7 +144,7 @@ def score_on_test(model: nn.Module, normalisation: str | None = None, source: st
         ValueError: the normalisation is neither given nor in a card.
     """
     digits = load_part(source, train=False)
-    device = next(model.parameters()).device
+    device = device_of(model)
     loader = ResidentLoader(digits, 1000, normalisation or normalisation_of(model), device=device)
     logits = predict_logits(model, loader)
     return Score(
@@ -137,12 +171,15 @@ def normalisation_of(model: Any) -> str:
 @torch.no_grad()
 def _forward(model, loader):
     """Return (logits float32 (N, 10), labels int64 (N,)) on the model's device."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     logits, labels = [], []
     with evaluation_mode(model):
         for images, targets in loader:
-            logits.append(model(images.to(device)).float())  # (B, 10)
-            labels.append(targets.to(device))
+            outputs, targets = model(images.to(device)), targets.to(device)  # (B, 10), (B,)
+            if not logits:
+                check_outputs(outputs, targets)
+            logits.append(outputs.float())
+            labels.append(targets)
     if not logits:
         raise ValueError("the loader gave no batch: there is nothing to evaluate")
     return torch.cat(logits), torch.cat(labels)

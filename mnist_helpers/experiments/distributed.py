@@ -117,6 +117,15 @@ def all_reduce_mean(result: tuple[float, float], loader: ResidentLoader) -> tupl
     return loss / n, accuracy / n
 
 
+def gather(value: Any) -> list[Any]:
+    """Return what each process calls this with, in their order; any values that can be pickled."""
+    values = [value]
+    if world_size() > 1:
+        values *= world_size()
+        dist.all_gather_object(values, value)
+    return values
+
+
 def broadcast(value: Any) -> Any:
     """Return what the first process calls this with; any value that can be pickled."""
     if world_size() == 1:

@@ -4,7 +4,9 @@ import json
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,11 +25,11 @@ from ..evaluation.scores import evaluate, predict_logits, score_on_test
 from ..files import sha256
 from ..models import INITIALISATIONS, build_model, count_parameters, unwrapped
 from ..models.averaged import Committee
-from ..models.saved import load_model, save_model
+from ..models.saved import CheckpointError, load_model, save_model
 from ..training.history import History
 from ..training.loop import fit, train_one_epoch
 from ..training.resume import load_state
-from .distributed import all_reduce_mean, broadcast, first_on_its_machine, global_mean, rank, to_ddp, world_size
+from .distributed import all_reduce_mean, broadcast, first_on_its_machine, gather, global_mean, rank, to_ddp, world_size
 from .recipe import Recipe, make_optimizer, make_scheduler
 from .records import Record, find_record, recorded_history, weights_path, write_record
 from .systems import RECIPES, find_recipe
@@ -237,7 +239,7 @@ def fit_setup(setup: Setup, *, progress: bool = True, checkpoints: Path | None =
     if setup.recipe.members:
         raise ValueError(f"{setup.recipe.name} is a committee, not trained as one network: use record_run")
     checkpoint = None if checkpoints is None else checkpoints / "state.pt"
-    state = broadcast(load_state(checkpoint) if checkpoint and rank() == 0 else None)
+    state = broadcast(_first_state(checkpoint) if checkpoint else None)
     if state is not None and rank():
         state["seed"] = setup.options["seed"]  # it is the first process's, and each has its own
     history = fit(
@@ -256,6 +258,22 @@ def fit_setup(setup: Setup, *, progress: bool = True, checkpoints: Path | None =
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
     return history
+
+
+def _first_state(checkpoint: Path) -> dict[str, Any] | None:
+    """Return the first process's state, or None; warn where another one, on another machine, has a longer one."""
+    state = None
+    with suppress(CheckpointError) if rank() else nullcontext():
+        state = load_state(checkpoint)
+    finished = gather(0 if state is None else len(state["epochs"]))
+    if max(finished) > finished[0] and rank() == 0:
+        warnings.warn(
+            f"{max(finished)} epochs of this training are on the machine of process {finished.index(max(finished))}, "
+            f"and {finished[0]} on that of process 0, which decides: to go on from there, copy its {checkpoint}, "
+            "or start that machine first",
+            stacklevel=3,
+        )
+    return state
 
 
 def save_weights(finished: Run, digits: Digits, *paths: Path) -> None:

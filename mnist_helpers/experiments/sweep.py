@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 try:
     import optuna
-    from sqlalchemy import event
+    from sqlalchemy import URL, event
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 except ImportError as error:
@@ -51,6 +51,10 @@ PATIENCE = 60  # seconds that a database which does not answer is waited for; le
 
 class SearchError(RuntimeError):
     """A study cannot begin or go on."""
+
+
+class _SurplusTrial(Exception):
+    """There are enough trials without this one."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ def sweep(
 
     After `N_RANDOM` trials at random, new ones are suggested by a tree-structured Parzen estimator (Bergstra et al.
     2011), and one whose accuracy after an epoch is below the median of the earlier trials' is pruned. Pruned trials
-    count as finished. The same call on another machine, with the same database, helps with the same trials. Now and
-    then a trial too many finishes, because two workers began the last one at the same moment.
+    count as finished. The same call on another machine, with the same database, helps with the same trials.
 
     Args:
         recipe: a recipe or its name; no committee.
@@ -181,9 +184,15 @@ def _check_space(recipe: Recipe, space: Space) -> None:
 
 
 def make_objective(plan: Plan, digits: Digits) -> Callable[[optuna.Trial], float]:
-    """Return an objective for Optuna: it trains and records a trial and returns its validation accuracy in percent."""
+    """Return an objective for Optuna: it trains and records a trial and returns its validation accuracy in percent.
+
+    Where two workers begin the last trial at the same moment, the later one gives its own up.
+    """
 
     def objective(trial: optuna.Trial) -> float:
+        begun = trial.study.get_trials(deepcopy=False, states=(*FINISHED, STATE.RUNNING))
+        if sum(one.number < trial.number for one in begun) >= plan.n_trials:
+            raise _SurplusTrial
         try:
             varied = vary(plan.recipe, suggest(trial, plan.space))
             trial.set_user_attr("recipe", varied.name)
@@ -244,7 +253,9 @@ def _open_storage(storage: str | Path | None, grace: int, attempts: int) -> _Sto
     if storage is None:
         runs_folder().mkdir(parents=True, exist_ok=True)
         storage = runs_folder() / "sweeps.db"
-    url = str(storage) if "://" in str(storage) else f"sqlite:///{Path(storage).absolute()}"
+    url = str(storage)
+    if "://" not in url:  # a path, in which ? and % mean themselves
+        url = URL.create("sqlite", database=str(Path(storage).absolute())).render_as_string()
     # No connection outlives its query, so none breaks when the server restarts
     engine: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
@@ -295,9 +306,11 @@ def _patient_connection(shown: str) -> Callable[..., Any]:
 
 def _shown(storage: str | Path | None) -> str:
     """Return a storage's name without a password."""
-    text = "sweeps.db" if storage is None else str(storage).partition("?")[0]
-    head, at, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at and "://" in head else text
+    text = "sweeps.db" if storage is None else str(storage)
+    if "://" not in text:
+        return text
+    head, at, tail = text.partition("?")[0].rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else tail
 
 
 @contextmanager
@@ -326,7 +339,7 @@ def _do_a_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float],
     if len(finished(study)) >= n_trials:
         return False
     if len(study.get_trials(deepcopy=False, states=(*FINISHED, STATE.RUNNING))) < n_trials:
-        study.optimize(objective, n_trials=1)
+        study.optimize(objective, n_trials=1, catch=_SurplusTrial)
     else:
         time.sleep(0.5)
         with _no_experimental_warnings():

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.form import to_mnist_form
 from .cuts import boundary_network, cut
-from .ink import find_ink, open_picture
+from .ink import find_ink, name_of, open_picture
 from .ruling import without_ruling
 from .segmentation import Part, find_parts, lines_of, skew, stroke_width, turn, union, usual_height
 
@@ -58,7 +58,7 @@ def find_candidates(image: Any) -> tuple[list[Lattice], np.ndarray, float]:
     parts = find_parts(mask)
     if len(parts) > MAX_PARTS:
         raise ValueError(
-            f"the picture has {len(parts):,} separate pieces of ink, too many for written digits: crop it to these"
+            f"{name_of(image)} has {len(parts):,} separate pieces of ink, too many for written digits: crop it to these"
         )
     strength, mask, back = turn(ink.strength, mask, skew(parts))
     return [_lattice(line, strength, boundary_network()) for line in lines_of(find_parts(mask))], back, scale

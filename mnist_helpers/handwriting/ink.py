@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..files import read_regular
 from .ruling import usual_width
 from .sheet import sheet_alone
 
@@ -52,11 +53,15 @@ def open_picture(image: Any) -> tuple[np.ndarray, float]:
         side, one of these stands for.
 
     Raises:
-        ValueError: the file is missing, empty, damaged, not in a known format or beyond 150 megapixels, or the array
-            is no picture.
+        ValueError: the file is missing, empty, damaged, no regular one, not in a known format, or beyond 200 MB or 150
+            megapixels, or the array is no picture. The message names the file.
     """
     if isinstance(image, (str, Path)):
-        image = _open_file(Path(image))
+        try:
+            content = read_regular(image)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+        image = image_in(content, name_of(image))
         full = max(image.size)
         image.draft(image.mode, (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at half its size or less
         pixels = _pil_pixels(image)
@@ -71,6 +76,44 @@ def open_picture(image: Any) -> tuple[np.ndarray, float]:
         size = [max(1, round(length * WORKING_SIDE / side)) for length in pixels.shape[1::-1]]
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return _on_paper(pixels.astype(np.float32)), full / max(pixels.shape[:2])
+
+
+def image_in(content: bytes, name: str) -> Image.Image:
+    """Return the PIL image in a file's bytes, with nothing but its head decoded.
+
+    Args:
+        content: the file's bytes.
+        name: of the file, for error messages.
+
+    Raises:
+        ValueError: it is empty, no picture in a known format, or has more than 150 megapixels.
+    """
+    if not content:
+        raise ValueError(f"{name} is empty")
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=[one for one in FORMATS if one in Image.OPEN])
+        several = image.format != "MPO" and getattr(image, "is_animated", False)  # an MPO's others are previews
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} is no picture that can be read here: save it as PNG or JPEG") from error
+    except (Image.DecompressionBombError, ValueError, OSError, RuntimeError, SyntaxError) as error:
+        raise ValueError(f"{name} is refused: {error}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{name} is too large, {image.width} x {image.height} pixels: make it smaller than "
+            f"{MAX_PIXELS // 1_000_000} megapixels"
+        )
+    if several:
+        warnings.warn(f"{name} holds several pictures: only the first is read.", stacklevel=3)
+    image.filename = name
+    return image
+
+
+def name_of(image: Any) -> str:
+    """Return what messages call a picture: the path of its file, or "the picture" where there is none."""
+    return str(image if isinstance(image, (str, Path)) else getattr(image, "filename", "") or "the picture")
 
 
 def find_ink(pixels: np.ndarray) -> Ink:
@@ -114,45 +157,9 @@ def _above_paper(pixels, small, across, widest):
     return Ink((strength / top).clip(0, None).astype(np.float32), mask, strength > 0.5 * threshold)
 
 
-def _open_file(path):
-    """Return the PIL image in a file, with nothing but its head decoded."""
-    content = _content(path)
-    Image.init()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=[one for one in FORMATS if one in Image.OPEN])
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no picture that can be read here: save it as PNG or JPEG") from error
-    except (Image.DecompressionBombError, ValueError, OSError, RuntimeError) as error:
-        raise ValueError(f"{path} is refused: {error}") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{path} is too large, {image.width} x {image.height} pixels: make it smaller than "
-            f"{MAX_PIXELS // 1_000_000} megapixels"
-        )
-    image.filename = str(path)
-    return image
-
-
-def _content(path):
-    """Return a file's bytes, at least one."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{path} is a folder, not a picture") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    if not content:
-        raise ValueError(f"{path} is empty")
-    return content
-
-
 def _pil_pixels(image):
     """Return a PIL image's pixels, rotated as EXIF says: (H, W), (H, W, 3) or, with transparency, (H, W, 4)."""
-    name = getattr(image, "filename", "") or "the picture"
+    name = name_of(image)
     if 0 in image.size:
         raise ValueError(f"{name} has no pixels")
     try:
@@ -161,13 +168,13 @@ def _pil_pixels(image):
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is damaged: {error}") from error
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _array_pixels(np.asarray(image))
-    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
+        return _array_pixels(np.asarray(image), name)
+    if image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))
     return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
-def _array_pixels(image):
+def _array_pixels(image, name="a picture"):
     """Return an array's or tensor's pixels from 0 to 255: (H, W), (H, W, 3) or (H, W, 4)."""
     if hasattr(image, "detach"):  # a tensor; NumPy has no bfloat16
         image = image.detach().cpu().float() if image.is_floating_point() else image.detach().cpu()
@@ -185,7 +192,7 @@ def _array_pixels(image):
         return pixels
     pixels = pixels.astype(np.float32)
     if not np.isfinite(pixels).all():
-        raise ValueError("a picture's numbers must be finite")
+        raise ValueError(f"{name} holds numbers that are not finite")
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return _stretched(pixels)
     colour, cover = pixels[:, :, :3], pixels[:, :, 3:]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from torch import nn
 
-from ..data.hands import NO_DIGIT
+from ..data.digits import NO_DIGIT
 from ..evaluation.scores import predict
 from .candidates import digit_form
 from .ink import find_ink, open_picture
@@ -76,7 +76,10 @@ def single_form(picture: Any) -> tuple[np.ndarray, bool]:
         size = [max(1, round(length * SMALL / side)) for length in pixels.shape[1::-1]]
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC).clip(0, 255)
         margin = SMALL // 8  # a drawing may fill its picture to the rim
-        pixels = cv2.copyMakeBorder(pixels, *[margin] * 4, cv2.BORDER_CONSTANT, value=pad.tolist())
+        around = [margin, margin], [margin, margin]
+        pixels = np.stack(
+            [np.pad(one, around, constant_values=pad[place]) for place, one in enumerate(cv2.split(pixels))], 2
+        )
     ink = find_ink(pixels)
     main, parts = _main_part(ink.mask)
     if main is not None and _at_rim(main, ink.mask.shape):  # lines that are printed on paper run out of the picture

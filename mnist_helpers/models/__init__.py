@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -54,6 +55,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod
         else:
             return model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device that a model's parameters lie on, or else its buffers; the CPU for one without any numbers."""
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0, device="cpu")).device
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -19,7 +19,9 @@ from torch.utils.hooks import RemovableHandle
 from ..data.loaders import check_reusable
 from ..data.neighbours import nearest
 from ..environment import seeded
-from ..models import count_parameters
+from ..evaluation.scores import check_outputs
+from ..models import count_parameters, device_of
+from .arguments import check_loss, check_optimizer
 from .history import History
 from .loop import Batches, TrainingError, epochs
 
@@ -199,7 +201,11 @@ def _learned(history: History) -> bool:
 def _without_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> list[str]:
     """Return the names of parameters that no gradient reaches, on one batch."""
     model.train().zero_grad()
-    F.cross_entropy(model(images), labels).backward()
+    logits = model(images)
+    check_outputs(logits, labels)
+    loss = F.cross_entropy(logits, labels)
+    check_loss(loss)
+    loss.backward()
     names = [name for name, one in model.named_parameters() if one.grad is None or not one.grad.any()]
     model.zero_grad()
     return names
@@ -243,7 +249,7 @@ def _verdict(history: History, silent: list[str], agreement: float, moved: float
 
 
 def _first_batch(model: nn.Module, loader: Batches) -> tuple[Tensor, Tensor]:
-    device = next(model.parameters()).device
+    device = device_of(model)
     for images, labels in loader:
         return images.to(device), labels.to(device)
     raise ValueError("the loader gave no batch: there is nothing to check")
@@ -257,6 +263,8 @@ def _flat(model: nn.Module) -> Tensor:
 def copies(model: nn.Module, optimizer: Any, loader: Batches, seed: int) -> Iterator[tuple[nn.Module, Any]]:
     """Give copies of model and optimizer that belong together, and put the loader and the random state back after."""
     check_reusable(loader)
+    if optimizer is not None:
+        check_optimizer(model, optimizer)
     sampler: Any = getattr(loader, "sampler", None)
     epoch, generator = getattr(sampler, "epoch", None), getattr(loader, "generator", None)
     state = generator and generator.get_state()

@@ -14,13 +14,22 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from ..data.loaders import check_reusable, warn_of_odd_pixels
-from ..environment import seeded
-from ..evaluation.scores import accuracy, evaluate
-from ..models import unwrapped
+from ..environment import combine_seeds, seeded, whole_number
+from ..evaluation.scores import accuracy, check_outputs, evaluate
+from ..files import check_writable
+from ..models import device_of, unwrapped
+from .arguments import (
+    check_hyperparameters,
+    check_loss,
+    check_optimizer,
+    check_schedule,
+    moves_per_batch,
+    warn_of_replaced_layers,
+)
 from .history import EpochResult, History
 from .resume import load_state, save_state, state_of, take_up
+from .settings import settings_of
 
-PER_BATCH = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)  # schedules that are meant to move after every batch
 # Schedules whose drops are worth a line each; others glide
 STEPWISE = (ReduceLROnPlateau, lr_scheduler.StepLR, lr_scheduler.MultiStepLR, lr_scheduler.ConstantLR)
 
@@ -50,18 +59,25 @@ def train_one_epoch(
     format; weights, loss and optimizer keep float32.
 
     Raises:
-        ValueError: the loader gave no batch.
+        ValueError: the loader gave no batch; the optimizer cannot train this model; or outputs, labels or loss of the
+            first batch are not what they should be.
         TrainingError: the loss is not finite; the message names the batch.
     """
-    device = next(model.parameters()).device
+    check_optimizer(model, optimizer)
+    device = device_of(model)
     model.train()
-    losses, logits, labels = [], [], []  # kept as tensors: reading a number would make a GPU wait in every step
+    losses: list[Tensor] = []
+    logits, labels = [], []  # kept as tensors: reading a number would make a GPU wait in every step
     for images, targets in loader:
         images, targets = images.to(device), targets.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             outputs = model(images)  # (B, 10)
+        if not losses:
+            check_outputs(outputs, targets)
         outputs = outputs.float()
         loss = loss_function(outputs, targets)
+        if not losses:
+            check_loss(loss)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -91,19 +107,22 @@ def learning_rates(
         n_epochs, n_batches: epochs, and batches in each.
 
     Raises:
-        ValueError: a plateau schedule, which has no curve of its own: it waits for losses.
+        ValueError: a plateau schedule, which has no curve of its own: it waits for losses. Or numbers that are none.
     """
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], learning_rate)
+    check_hyperparameters(optimizer)
+    n_epochs, n_batches = whole_number("n_epochs", n_epochs), whole_number("n_batches", n_batches)
     scheduler, rates = make_scheduler(optimizer), []
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ValueError("ReduceLROnPlateau cannot be drawn before training: its drops depend on the losses")
+    per_batch = moves_per_batch(scheduler)
     for _ in range(n_epochs):
         for _ in range(n_batches):
             rates.append(float(optimizer.param_groups[0]["lr"]))
             optimizer.step()  # nothing has a gradient, so nothing moves; schedulers want to see a step
-            if isinstance(scheduler, PER_BATCH) and len(rates) < n_epochs * n_batches:
+            if per_batch and len(rates) < n_epochs * n_batches:
                 scheduler.step()
-        if not isinstance(scheduler, PER_BATCH):
+        if not per_batch:
             scheduler.step()
     return rates
 
@@ -165,7 +184,8 @@ def epochs(
         optimizer: over the model's parameters.
         loss_function: (logits (B, 10), labels (B,)) -> mean loss.
         scheduler: any of `torch.optim.lr_scheduler`; plateau ones are stepped with the validation loss.
-        per_batch: whether the scheduler moves after each batch; unless given, `OneCycleLR` and `CyclicLR` do.
+        per_batch: whether the scheduler moves after each batch; unless given, `OneCycleLR` and `CyclicLR` do, and
+            what is made of them.
         seed: of dropout and the like. Each epoch's randomness is a function of (seed, epoch); the caller's random
             state is left alone.
         first_epoch: the first one's number. Training that continues counts on, so that no batch order comes twice.
@@ -174,16 +194,21 @@ def epochs(
         bfloat16: as for `train_one_epoch`. Validation is always in float32.
 
     Raises:
-        ValueError: a loader is empty, or can be read only once; or a plateau schedule waits for a rise, or has no
-            validation loss to wait for.
+        ValueError: a loader is empty, or can be read only once; the schedule is another optimizer's, ends before
+            training does, mixes parts that move per batch and per epoch, or is a plateau one that waits for a rise or
+            has no validation loss to wait for; what is no number of epochs or seed; see also `train_one_epoch`.
         TrainingError: the loss became NaN or infinite; the message names epoch and batch.
         Exception: whatever else a batch provokes, with a note that names epoch and batch and tells dtypes and shapes.
     """
-    _check_plateau(scheduler, validation_loader)
+    n_epochs = whole_number("n_epochs", n_epochs)
+    combine_seeds(seed)  # refuses what is no seed
+    check_optimizer(model, optimizer)
+    warn_of_replaced_layers(model, optimizer)
+    per_batch = moves_per_batch(scheduler, per_batch)
+    check_schedule(scheduler, optimizer, train_loader, validation_loader, n_epochs, per_batch)
     if n_epochs > 1:
         check_reusable(train_loader)
         check_reusable(validation_loader)
-    per_batch = isinstance(scheduler, PER_BATCH) if per_batch is None else per_batch
     for epoch in range(first_epoch, first_epoch + n_epochs):
         sampler: Any = getattr(train_loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
@@ -218,13 +243,6 @@ def epochs(
             scheduler.step()
         validation_loss, validation_accuracy = validated or (None, None)
         yield EpochResult(epoch, *trained, validation_loss, validation_accuracy, rate, seconds)
-
-
-def _check_plateau(scheduler: LRScheduler | None, validation_loader: Batches | None) -> None:
-    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
-        raise ValueError("ReduceLROnPlateau is stepped with the validation loss, which should fall: give it mode='min'")
-    if isinstance(scheduler, ReduceLROnPlateau) and validation_loader is None:
-        raise ValueError("ReduceLROnPlateau waits for the validation loss: give it a validation loader")
 
 
 def fit(
@@ -264,11 +282,14 @@ def fit(
         resume: True to go on from the state in `checkpoint`, where there is one; or what `resume.load_state` returned.
             Its epochs count among the `n_epochs`. Training ends as if it had never been broken off, bit for bit, if
             batches are a function of the epoch, as those of `loaders` are. The state of a loader's own random
-            generator, of `numpy.random` and of `random` is not kept.
+            generator, of `numpy.random` and of `random` is not kept. Optimizer and schedule must have the settings
+            that they began with; more epochs are fine where the schedule goes on.
 
     Raises:
-        CheckpointError: the state cannot be read, or belongs to another model, optimizer or scheduler, to another
-            seed, or to training that continues other epochs; or a new state could not be read again.
+        CheckpointError: the state cannot be read, or belongs to another model, optimizer or scheduler, to other
+            settings of them, to another seed, or to training that continues other epochs; or a new state could not be
+            read again.
+        OSError: `checkpoint` cannot be written, which is tried before the first epoch.
         ValueError: options that contradict each other; see also `epochs`.
         TrainingError: the loss became NaN or infinite. After this and any other error the model has the weights of the
             last finished epoch, and the exception's `history` holds the epochs.
@@ -277,20 +298,26 @@ def fit(
         raise ValueError("without a validation loader there is no best epoch: leave out patience and restore_best")
     if isinstance(resume, (str, Path)) or (resume is True and checkpoint is None):
         raise ValueError("give resume=True together with the file as checkpoint")
+    n_epochs = whole_number("n_epochs", n_epochs)
+    if patience is not None:
+        whole_number("patience", patience, 1)
+    per_batch = moves_per_batch(scheduler, per_batch)
     network = unwrapped(model)
-    parts = [network, optimizer, scheduler]
+    parts: list[Any] = [network, optimizer, scheduler]
     history = History() if after is None else History(list(after.epochs), after.best_state)
     before = len(history)  # epochs of the training that this one continues
     state: Any = load_state(checkpoint) if checkpoint is not None and resume is True else resume
+    begun = None if checkpoint is None and not state else settings_of(optimizer, scheduler, per_batch)
     if state not in (None, False):
-        history = take_up(state, parts, seed, history.epochs)
+        history = take_up(state, parts, seed, history.epochs, begun)
+        begun = state.get("begun") or begun
     history.last_state = _copy_state(network)
     results = epochs(
         model,
         train_loader,
         validation_loader,
         optimizer,
-        before + n_epochs - len(history),
+        max(0, before + n_epochs - len(history)),
         loss_function=loss_function,
         scheduler=scheduler,
         per_batch=per_batch,
@@ -301,12 +328,14 @@ def fit(
     )
     with tqdm(total=n_epochs, initial=len(history) - before, unit="epoch", disable=not progress) as bar:
         try:
+            if checkpoint is not None:
+                check_writable(checkpoint, sum(value.nbytes for value in history.last_state.values()))
             while patience is None or history.epochs_without_improvement(before) < patience:
                 if (result := next(results, None)) is None:
                     break
                 history = history.extended(result, _copy_state(network))
                 if checkpoint is not None:
-                    save_state(checkpoint, state_of(history, parts, seed, before))
+                    save_state(checkpoint, state_of(history, parts, seed, before, begun))
                 _report(bar, result, optimizer, None if per_batch else scheduler)
             else:
                 history.stopped = "early"

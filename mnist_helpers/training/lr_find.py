@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from ..evaluation.scores import check_outputs
+from ..models import device_of
+from .arguments import check_loss
 from .checks import copies
 from .loop import Batches
 
@@ -57,12 +60,17 @@ def lr_find(
     average = 0.0
     with copies(model, optimizer, loader, seed) as (model, optimizer):
         model.train()
-        device = next(model.parameters()).device
+        device = device_of(model)
         for step, (images, labels) in zip(range(n_steps), _endless(loader)):
             rate = low * (high / low) ** (step / (n_steps - 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = F.cross_entropy(model(images.to(device)), labels.to(device))
+            logits, labels = model(images.to(device)), labels.to(device)
+            if step == 0:
+                check_outputs(logits, labels)
+            loss = F.cross_entropy(logits, labels)
+            if step == 0:
+                check_loss(loss)
             average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
             smooth = average / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smooth) or (losses and smooth > RISE * min(losses)):

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..files import previous_of, write_atomically
 from ..models.saved import CheckpointError, load_safely, read_file
 from .history import EpochResult, History
+from .settings import check_settings, plain
 
 FORMAT = 3  # of the states; a reader refuses others
 
@@ -76,27 +76,32 @@ def _is_whole(content: bytes) -> bool:
         return False
 
 
-def state_of(history: History, parts: list[Any], seed: int = 0, before: int = 0) -> dict[str, Any]:
+def state_of(history: History, parts: list[Any], seed: int = 0, before: int = 0, begun: Any = None) -> dict[str, Any]:
     """Return what training needs to go on; `parts` are [model, optimizer, scheduler or None].
 
-    `before` is how many of the history's epochs belong to the training that this one continues.
+    `before` is how many of the history's epochs belong to the training that this one continues; `begun` are the
+    settings that it began with, see `settings.settings_of`.
     """
     return {
         "epochs": [asdict(result) for result in history.epochs],
         "best_state": history.best_state,
         "classes": _classes(parts),
-        "states": _plain(_states(parts)),
-        "seed": _plain(seed),
+        "states": plain(_states(parts)),
+        "seed": plain(seed),
         "before": before,
+        "begun": plain(begun),
     }
 
 
-def take_up(state: dict[str, Any], parts: list[Any], seed: int = 0, after: Sequence[EpochResult] = ()) -> History:
+def take_up(
+    state: dict[str, Any], parts: list[Any], seed: int = 0, after: Sequence[EpochResult] = (), settings: Any = None
+) -> History:
     """Put `parts` into the state that `state_of` returned, and return its history.
 
     Args:
         seed: of the training that goes on.
         after: the epochs of the training that it continues.
+        settings: of `parts`, see `settings.settings_of`: those that the state began with, where both are known.
 
     Raises:
         CheckpointError: the state belongs to something else; `parts` are as they were.
@@ -107,6 +112,7 @@ def take_up(state: dict[str, Any], parts: list[Any], seed: int = 0, after: Seque
             raise ValueError(f"of {', '.join(state['classes'])}")
         history = History([EpochResult(**epoch) for epoch in state["epochs"]], state["best_state"])
         _check_run(state, history.epochs, seed, list(after))
+        check_settings(state, settings)
         _put(parts, state["states"])
     except CheckpointError:
         raise
@@ -139,12 +145,3 @@ def _put(parts: list[Any], states: list[dict[str, Any] | None]) -> None:
     for part, state in zip(parts, states, strict=True):
         if part is not None or state is not None:
             part.load_state_dict(state)
-
-
-def _plain(value: Any) -> Any:
-    """Return a state with NumPy's numbers, which `load_safely` does not read, as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if type(value) is dict:
-        return {name: _plain(one) for name, one in value.items()}
-    return type(value)(_plain(one) for one in value) if type(value) in (list, tuple) else value

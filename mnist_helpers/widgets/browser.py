@@ -8,7 +8,7 @@ from torch import nn
 
 from ..data.digits import Digits
 from ..data.loaders import mean_and_std
-from ..data.neighbours import nearest
+from ..data.neighbours import distances_to
 from ..evaluation.saliency import occlusion, saliency
 from ..evaluation.scores import normalisation_of
 from .browser_shell import BrowserShell
@@ -49,7 +49,7 @@ class DigitBrowser:
                 Without them you can browse only by label.
             model: that model, to show where it looked.
             normalisation: the name of the one it was trained with; by default, from its card.
-            neighbours: `Digits` among which to find the nearest, such as the training set. Each takes 3 kB of memory.
+            neighbours: `Digits` among which to find the nearest, such as the training set.
 
         Raises:
             ValueError: there are no digits, the logits do not fit, or the model has no card and no normalisation.
@@ -63,7 +63,6 @@ class DigitBrowser:
         self.position: int | None = 0
         self.selected: list[int] = []
         self.look = "saliency"
-        self._references: tuple[torch.Tensor, torch.Tensor] | None = None  # computed when first needed
         self._shell = BrowserShell(self)
         self.view, self.errors = self._shell.view, self._shell.errors
         self._shell.show()
@@ -148,14 +147,13 @@ class DigitBrowser:
         """
         if self.neighbours is None:
             raise ValueError("the browser has no neighbours: make it with neighbours=...")
-        if self._references is None:
-            pixels = self.neighbours.images.flatten(1).float() / 255  # (R, 784)
-            self._references = pixels, pixels.square().sum(dim=1)
-        pixels, squares = self._references
-        query = self.digits.images[number].flatten()[None].float() / 255  # (1, 784)
-        distances, found = nearest(query, pixels, min(k + 1, len(pixels)), squares)
-        other = (found[0] != number) if self.neighbours is self.digits else slice(None)
-        return distances[0][other][:k], found[0][other][:k]
+        # Nothing is kept for the next call: ipywidgets keeps every browser that was ever made
+        distances = distances_to(self.digits.images[number], self.neighbours.images)
+        if self.neighbours is self.digits:
+            distances[number] = torch.inf
+        others = len(distances) - (self.neighbours is self.digits)
+        found = distances.topk(min(k, others), largest=False)
+        return found.values, found.indices
 
     def where_it_looked(self, number: int) -> torch.Tensor:
         """Return the map float (28, 28) of where the model looked for its answer to a digit; see `look_by`.

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..data.digits import Digits
-from ..files import sha256, write_atomically
+from ..files import read_regular, sha256, write_atomically
+from ..handwriting.ink import image_in, open_picture
 
-MAX_PIXELS = 40_000_000  # of an uploaded picture
+MAX_ARRAY = 200_000_000  # bytes of an array in a file of drawings, which is a quarter of a million
 
 
 def as_digits(images: Sequence[np.ndarray], labels: Iterable[int]) -> Digits:
@@ -39,17 +40,20 @@ def load_drawings(path: str | Path) -> Digits:
     """Return the `Digits` in a file that `save_drawings` wrote, or empty `Digits` if there is no such file.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file holds something else, or cannot be read.
     """
-    path = Path(path)
-    if not path.exists():
-        return as_digits([], [])
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            images, labels = stored["images"], stored["labels"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        content = io.BytesIO(read_regular(path))
+        with zipfile.ZipFile(content) as archive:
+            images, labels = (_array(archive, f"{name}.npy") for name in ("images", "labels"))
+    except FileNotFoundError:
+        return as_digits([], [])
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    except Exception:  # zipfile and numpy have many ways to refuse what is no archive of arrays
         raise ValueError(f"{path} holds no drawings: move it away, or name another file") from None
-    if images.dtype != np.uint8 or images.shape != (len(labels), 28, 28) or not np.isin(labels, range(10)).all():
+    fits = images.dtype == np.uint8 and labels.dtype.kind in "iu" and labels.ndim == 1
+    if not fits or images.shape != (len(labels), 28, 28) or not np.isin(labels, range(10)).all():
         raise ValueError(f"{path} holds no drawings of digits: move it away, or name another file")
     return as_digits(images, labels.tolist())
 
@@ -65,19 +69,14 @@ def read_picture(content: bytes, name: str = "the file") -> np.ndarray:
         name: of the file, for error messages.
 
     Raises:
-        ValueError: it is no picture, or has more than 40 million pixels.
+        ValueError: it is no picture, or a damaged or too large one; see `handwriting.ink.open_picture`.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{name} has {image.width} x {image.height} pixels: take a smaller picture")
-            turned = ImageOps.exif_transpose(image)
-            turned.thumbnail((400, 400))
-            grey = np.asarray(_on_white(turned).convert("L"))
-    except (OSError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for files of other kinds
-        raise ValueError(f"{name} is no picture that can be read: take a PNG or JPEG file") from None
+    picture, _ = open_picture(image_in(content, name))
+    small = Image.fromarray(picture.mean(axis=2))
+    small.thumbnail((400, 400))
+    grey = np.asarray(small)
     border = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
-    ink = grey.astype(np.float32) - border
+    ink = grey - border
     ink = ink if ink.max() > -ink.min() else -ink
     return np.round(np.where(ink > 0.25 * ink.max(), ink, 0)).clip(0, 255).astype(np.uint8)  # grain is not ink
 
@@ -92,9 +91,17 @@ def uploaded(value: Any) -> list[tuple[str, bytes]]:
     return [(file["name"], bytes(file["content"])) for file in value]
 
 
-def _on_white(image):
-    """Return a picture with what is transparent in it made white."""
-    if "transparency" not in image.info and "A" not in image.getbands():
-        return image
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+def _array(archive, name):
+    """Return the array that `np.savez_compressed` wrote into an archive; it takes no memory for what is only declared.
+
+    `np.load` would make an array of the declared shape before it reads the numbers.
+    """
+    entry = archive.getinfo(name)
+    if entry.file_size > MAX_ARRAY or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is too large, or packed by other means")
+    with archive.open(entry) as packed:
+        content = io.BytesIO(packed.read(entry.file_size))  # no further, whatever it unpacks to
+    if np.lib.format.read_magic(content) != (1, 0):
+        raise ValueError(f"{name} has another version")
+    shape, by_column, dtype = np.lib.format.read_array_header_1_0(content)
+    return np.frombuffer(content.read(), dtype).reshape(shape, order="F" if by_column else "C")

@@ -1,5 +1,6 @@
 """`TrainingMonitor`: watch a training while it runs, stop it with Ctrl-C, and change nothing about its results."""
 
+import html
 import io
 import signal
 import threading
@@ -124,7 +125,7 @@ class TrainingMonitor:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _tell(self, text):
-        self._line.value = text
+        self._line.value = html.escape(text)
         if not self.widget:
             print(text, flush=True)
 
@@ -155,7 +156,7 @@ def picture_of(history: History, title: str = "") -> bytes:
     figure = Figure(figsize=(9, 3), layout="constrained")  # without pyplot, which would show it a second time
     for axis, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy")):
         curves(history, quantity, ax=axis)
-    figure.suptitle(title, fontsize=10, color="gray")
+    figure.suptitle(title, fontsize=10, color="gray", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()

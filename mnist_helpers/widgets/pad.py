@@ -1,5 +1,6 @@
 """`DrawingPad`: draw a digit, see what a model sees and reads in it, and keep the drawing as your own data."""
 
+import html
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -218,7 +219,7 @@ class DrawingPad:
 
     def _show_kept(self):
         counts = ", ".join(f"{n} × {digit}" for digit, n in sorted(Counter(self._labels).items()))
-        where = "" if self.file is None else f" in {self.file.name}"
+        where = "" if self.file is None else f" in {html.escape(self.file.name)}"
         self._kept.value = f"Kept{where}: {counts or 'no drawing yet'}."
 
 

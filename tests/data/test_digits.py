@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import shutil
 import tracemalloc
 import warnings
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torchvision import datasets
 
 from mnist_helpers.data import digits as data
 from mnist_helpers.data import idx_files
-from mnist_helpers.data.digits import load_data, load_digits_sample, load_mnist
+from mnist_helpers.data.digits import Digits, load_data, load_digits_sample, load_mnist
 from mnist_helpers.data.idx_files import SETS, DataError, describe
 from mnist_helpers.data.loaders import make_loaders
 from mnist_helpers.files import sha256
@@ -92,6 +93,59 @@ def test_every_damaged_copy_on_the_way_is_repaired(project, contents, monkeypatc
     assert all((folder / RAW / name).read_bytes() == contents[name] for folder in folders)
 
 
+LABELS = "train-labels-idx1-ubyte"
+CORRECTIONS = {  # whole files that differ: somebody's work
+    "a label": lambda content: content[:-1] + bytes([(content[-1] + 1) % 10]),
+    "letters, which are numbered on": lambda content: content[:-1] + b"\x14",
+    "fewer digits": lambda content: content[:7] + b"\x09" + content[8:17],
+    "more digits": lambda content: content[:7] + b"\x63" + content[8:] + bytes(0x63 - 30),
+    "numbers of another type": lambda content: b"\0\0\x0c\1\0\0\0\x0a" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_a_whole_file_that_differs_is_kept_under_another_name(project, contents, correction):
+    own = CORRECTIONS[correction](contents[LABELS])
+    raw = lay(lay(project / "data", contents, packed=True), {**contents, LABELS: own}) / RAW
+    for _ in range(2):
+        (raw / LABELS).write_bytes(own)
+        kept = f"{LABELS}.{sha256(own)[:8]}"
+        with pytest.warns(UserWarning, match=f"{LABELS} .*; it has been replaced by good content, and kept as {kept}"):
+            assert load_mnist().labels.tolist() == list(contents[LABELS][8:])
+        assert (raw / kept).read_bytes() == own and (raw / LABELS).read_bytes() == contents[LABELS]
+    load_mnist()  # repaired: no further warning, which would be an error
+    assert len(list(raw.iterdir())) == 9
+
+
+@pytest.mark.parametrize("how", ["root", "relative root", "link", "environment", "relative environment"])
+def test_in_a_folder_that_was_named_a_whole_file_that_differs_stays(project, contents, monkeypatch, how):
+    own = CORRECTIONS["a label"](contents[LABELS])
+    raw = lay(lay(project / "data", contents, packed=True), {**contents, LABELS: own}) / RAW
+    (project / "link").symlink_to(project / "data")
+    root = {"root": project / "data", "relative root": "data", "link": project / "link"}.get(how)
+    if root is None:
+        monkeypatch.setenv("MNIST_DATA", "data" if how.startswith("relative") else str(project / "data"))
+    before = {path: path.stat() for path in raw.iterdir()}
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=f"{LABELS} .*but the file stays as it is"):
+            assert load_mnist(root).labels.tolist() == list(contents[LABELS][8:])
+        assert {path: path.stat() for path in raw.iterdir()} == before
+    (raw / LABELS).write_bytes(b"rot")
+    with pytest.warns(UserWarning, match=f"{LABELS} .*; it has been replaced by good content\\."):
+        load_mnist(root)
+    assert (raw / LABELS).read_bytes() == contents[LABELS]
+
+
+def test_what_is_packed_is_told_by_the_bytes(project, contents):
+    """Some programs unpack a file and leave it its name, or pack it under the plain one."""
+    raw = lay(project / "data", contents) / RAW
+    (raw / LABELS).rename(raw / f"{LABELS}.gz")
+    (raw / "train-images-idx3-ubyte").write_bytes(gzip.compress(contents["train-images-idx3-ubyte"]))
+    digits = load_mnist()
+    assert digits.labels.tolist() == list(contents[LABELS][8:])
+    assert digits.images.numpy().tobytes() == contents["train-images-idx3-ubyte"][16:]
+
+
 def test_an_archive_that_unpacks_to_anything_is_read_no_further_than_needed(project, contents):
     folder = lay(project / "data", contents)
     path = folder / RAW / "train-labels-idx1-ubyte"
@@ -109,7 +163,7 @@ def test_good_content_serves_where_the_damaged_file_cannot_be_written(project, c
     lay(project / "data", contents, packed=True)
     damaged = lay(project / "data", {"train-labels-idx1-ubyte": b"rot"}) / RAW / "train-labels-idx1-ubyte"
 
-    def refuse(path, _content):
+    def refuse(path, *_, **__):
         raise OSError(30, f"{path} cannot be written")
 
     monkeypatch.setattr(idx_files, "write_atomically", refuse)
@@ -156,6 +210,29 @@ def test_downloads_verifies_and_keeps(project, contents, mirrors, capsys):
     mirrors.asked.clear()
     load_mnist()
     assert mirrors.asked == []
+
+
+def test_a_download_replaces_nothing_that_is_whole(project, contents, mirrors):
+    own = CORRECTIONS["a label"](contents[LABELS])
+    pair = {LABELS: own, f"{LABELS}.gz": gzip.compress(own)}
+    named, raw = lay(project / "named", pair) / RAW, lay(project / "data", pair) / RAW
+    with pytest.warns(UserWarning, match=f"{LABELS}.* has another SHA-256 checksum than MNIST's") as caught:
+        digits = load_mnist(project / "named")
+    assert digits.labels.tolist() == list(contents[LABELS][8:]) and len(caught) == 4
+    assert {path.name: path.read_bytes() for path in named.glob(f"{LABELS}*")} == pair
+    assert (raw / LABELS).read_bytes() == contents[LABELS]
+    assert gzip.decompress((raw / f"{LABELS}.gz").read_bytes()) == contents[LABELS]
+    assert all((raw / f"{name}.{sha256(content)[:8]}").read_bytes() == content for name, content in pair.items())
+    shutil.rmtree(project / "data")
+    mirrors.asked.clear()
+    with pytest.warns(UserWarning, match="stays as it is"):
+        assert load_mnist(project / "named").folder == str(project / "named"), "of the images"
+    assert (project / "data" / RAW / LABELS).read_bytes() == contents[LABELS]
+    shutil.rmtree(project / "data")
+    (project / "data").touch()
+    with pytest.warns(UserWarning, match="MNIST") as caught:
+        load_mnist(project / "named")
+    assert any("MNIST was downloaded but could not be kept: " in str(one.message) for one in caught)
 
 
 def test_downloads_what_repairs_a_damaged_file(project, contents, mirrors):
@@ -238,6 +315,78 @@ def test_another_set_is_downloaded_and_its_md5_checked(project, others, server, 
     assert kept == [list(archives)[0].removesuffix(".gz"), list(archives)[0]]
 
 
+@pytest.fixture
+def fashion(project, others, monkeypatch):
+    """Fashion-MNIST's folder, the training part's {file name: extracted content}, and archives with known checksums."""
+    contents = others["FashionMNIST", True]
+    archives = {name: gzip.compress(content, mtime=0) for name, content in contents.items()}
+    sums = {name: hashlib.md5(archive).hexdigest() for name, archive in archives.items()}
+    monkeypatch.setattr(idx_files, "_archive", lambda file: ([], sums[file.name]))
+    raw = project / "data" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in contents.items():
+        (raw / name).write_bytes(content)
+    return raw, contents, archives
+
+
+@pytest.mark.parametrize("name", SETS[1:])
+def test_mnists_files_in_another_sets_folder_are_refused(project, others, monkeypatch, name):
+    file, content = next(iter(others[name, True].items()))
+    monkeypatch.setitem(idx_files.CHECKSUMS, "train-images-idx3-ubyte", sha256(content))
+    raw = project / "data" / name / "raw"
+    raw.mkdir(parents=True)
+    (raw / file).write_bytes(content)
+    with pytest.raises(DataError, match=f"{file} is MNIST's, not {name}'s"):
+        load_mnist(name=name)
+    (raw / file).rename(raw / f"{file}.gz")
+    with pytest.raises(DataError, match=f"{file}.gz is MNIST's, not {name}'s"):
+        load_mnist(name=name)
+
+
+def test_another_sets_files_are_verified_by_their_archives(fashion):
+    raw, contents, archives = fashion
+    assert load_mnist(name="FashionMNIST").labels.tolist() == list(contents[LABELS][8:])  # without archives
+    for name, archive in archives.items():
+        (raw / f"{name}.gz").write_bytes(archive)
+    assert load_mnist(name="FashionMNIST").labels.tolist() == list(contents[LABELS][8:])
+    own = CORRECTIONS["a label"](contents[LABELS])
+    (raw / LABELS).write_bytes(own)
+    with pytest.warns(UserWarning, match=f"{LABELS} has another SHA-256 .*; it has been replaced .*, and kept as"):
+        assert load_mnist(name="FashionMNIST").labels.tolist() == list(contents[LABELS][8:])
+    assert (raw / f"{LABELS}.{sha256(own)[:8]}").read_bytes() == own
+    (raw / LABELS).unlink()
+    assert load_mnist(name="FashionMNIST").labels.tolist() == list(contents[LABELS][8:])  # from the archive
+
+
+def test_archives_of_another_set_are_refused_with_what_lies_beside_them(fashion):
+    raw, contents, archives = fashion
+    own = CORRECTIONS["a label"](contents[LABELS])
+    for other in (gzip.compress(own), gzip.compress(contents[LABELS], mtime=1), archives[LABELS][:-9]):
+        for there in (True, False):
+            (raw / LABELS).write_bytes(own) if there else (raw / LABELS).unlink()
+            (raw / f"{LABELS}.gz").write_bytes(other)
+            beside = f"{LABELS} lies beside an archive that .*" if there else ""
+            with pytest.raises(DataError, match=f"{beside}{LABELS}.gz (has another MD5 checksum than|cannot be read)"):
+                load_mnist(name="FashionMNIST")
+            assert (raw / f"{LABELS}.gz").read_bytes() == other
+    (raw / f"{LABELS}.gz").write_bytes(contents[LABELS])  # no archive, whatever its name
+    assert load_mnist(name="FashionMNIST").labels.tolist() == list(contents[LABELS][8:])
+
+
+def test_an_archive_is_repaired_by_one_that_has_the_known_checksum(project, fashion):
+    raw, _, archives = fashion
+    broken = project / "named" / "FashionMNIST" / "raw"
+    broken.mkdir(parents=True)
+    (broken / f"{LABELS}.gz").write_bytes(b"\x1f\x8brot")
+    with pytest.warns(UserWarning, match=f"{LABELS}.gz cannot be read.* but the file stays as it is"):
+        load_mnist(project / "named", name="FashionMNIST")  # one packed here would have another checksum
+    (raw / LABELS).unlink()
+    (raw / f"{LABELS}.gz").write_bytes(archives[LABELS])
+    with pytest.warns(UserWarning, match=f"{LABELS}.gz cannot be read.*replaced by good content"):
+        load_mnist(project / "named", name="FashionMNIST")
+    assert (broken / f"{LABELS}.gz").read_bytes() == archives[LABELS]
+
+
 def test_torchvision_knows_where_each_file_is_available():
     for file in [file for name in SETS for train in (True, False) for file in describe(name, train)]:
         addresses, md5 = idx_files._archive(file)
@@ -315,3 +464,20 @@ def test_agrees_with_torchvision(tmp_path, train):
         Path(tmp_path / RAW / file.name.replace("train" if train else "t10k", other)).touch()
     theirs = datasets.MNIST(tmp_path, train=train, download=False)
     assert torch.equal(theirs.data, digits.images) and torch.equal(theirs.targets, digits.labels)
+
+
+def test_digits_are_bytes_with_a_whole_number_each(digits):
+    images, labels = digits.images, digits.labels
+    for wrong, message in (
+        (
+            (images.float() / 255, labels),
+            r"^images must be a tensor uint8 \(203, 28, 28\), .*, not float32 .203, 28, 28.$",
+        ),
+        ((images[:, None], labels), r"^images must be .*, not uint8 \(203, 1, 28, 28\)$"),
+        ((images.numpy(), labels), "^images must be .*, not a ndarray$"),
+        ((images, labels.float()), r"^labels must be a tensor int64 \(203,\), .*, not float32 \(203,\)$"),
+        ((images, labels[1:]), r"^labels must be .*, not int64 \(202,\)$"),
+        ((images, torch.nn.functional.one_hot(labels)), r"^labels must be .*, not int64 \(203, 10\)$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Digits(*wrong, "mine", "memory", {})

@@ -149,6 +149,18 @@ def test_a_redirect_within_http_is_followed(mirrors, contents, project, monkeypa
         assert_good(load_mnist(), contents, project / "data")
 
 
+def test_redirects_without_an_end_are_said_in_one_line(mirrors):
+    def redirect(request, _archive):
+        request.send_response(302)
+        request.send_header("Location", request.path)
+        request.end_headers()
+
+    mirrors(redirect)
+    with pytest.raises(DataError, match="failed: .*infinite loop") as caught:
+        load_mnist()
+    assert "\n" not in str(caught.value)
+
+
 def test_offline_with_a_valid_cache_nothing_is_asked(project, contents, monkeypatch):
     monkeypatch.delenv("MNIST_OFFLINE")
     lay(project / "data", contents)

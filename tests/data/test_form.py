@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.data.form import to_mnist_form
@@ -40,6 +41,27 @@ def test_refuses_what_is_no_picture():
     for picture in (np.zeros(5), np.zeros((2, 3, 4)), np.full((5, 5), np.nan)):
         with pytest.raises(ValueError, match="finite array of shape"):
             to_mnist_form(picture)
+
+
+def test_a_pil_image_is_taken_by_its_grey_values():
+    picture = np.zeros((40, 40), np.uint8)
+    picture[5:25, 8:12], picture[5:9, 8:20] = 200, 255
+    palette = Image.fromarray(255 - picture).convert("P")
+    palette.putpalette([grey for grey in range(255, -1, -1) for _ in range(3)])
+    for image in (Image.fromarray(picture), palette, Image.fromarray(picture).convert("RGB")):
+        assert np.array_equal(to_mnist_form(image), to_mnist_form(picture))
+    deep = Image.fromarray(picture.astype(np.uint16) * 257)
+    assert np.array_equal(to_mnist_form(deep), to_mnist_form(picture))
+    with pytest.raises(ValueError, match="transparent parts"):
+        to_mnist_form(Image.merge("LA", (Image.new("L", (40, 40)), Image.fromarray(picture))))
+
+
+def test_ink_on_bright_paper_is_a_warning():
+    picture = np.zeros((40, 40), np.uint8)
+    picture[5:25, 8:12] = 200
+    for bright in (255 - picture, 0.5 - picture / 255, 90 - picture // 3):
+        with pytest.warns(UserWarning, match="the picture has a bright border, like ink on light paper.*255 - picture"):
+            to_mnist_form(bright)
 
 
 @pytest.mark.mnist

@@ -177,3 +177,14 @@ def test_all_images_are_trained_on_where_nothing_is_held_back(digits, plain):
 def test_raw_pixels_come_as_they_are(digits):
     images, _ = next(iter(ResidentLoader(digits, 203, "raw", device="cpu")))
     assert images.dtype == torch.float32 and torch.equal(images[:, 0], digits.images.float())
+
+
+@pytest.mark.parametrize("make", [lambda *a, **k: ResidentLoader(*a, **k, device="cpu"), plain_loader, make_loaders])
+def test_a_batch_size_or_seed_that_is_none_is_refused_where_the_loader_is_made(digits, make):
+    for wrong in (0, -1, 2.5, None, "64"):
+        with pytest.raises(ValueError, match=f"^batch_size must be a whole number of 1 or more, not {wrong!r}$"):
+            make(digits, wrong)
+    for wrong in (-1, 1.5, None):
+        with pytest.raises(ValueError, match=f"^seed must be a whole number of 0 or more, not {wrong!r}$"):
+            make(digits, 64, seed=wrong)
+    make(digits, np.int64(64), seed=np.int64(3))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mnist_helpers.data import neighbours
-from mnist_helpers.data.neighbours import nearest
+from mnist_helpers.data.neighbours import distances_to, nearest
 
 
 @pytest.fixture
@@ -40,3 +40,12 @@ def test_rounding_gives_no_distance_that_is_none():
     far = torch.full((3, 784), 1000.1) + torch.rand(3, 784, generator=torch.Generator().manual_seed(0)) * 1e-3
     distances, _ = nearest(far, far)
     assert distances.isfinite().all() and (distances >= 0).all()
+
+
+def test_distances_to_many_pictures_are_those_of_their_pixels(points):
+    pictures = torch.randint(0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = pictures.flatten(1).double() / 255
+    expected = (pixels - pixels[3]).square().sum(dim=1).sqrt().float()
+    for n in (25, 7, 3, 0):
+        torch.testing.assert_close(distances_to(pictures[3], pictures[:n]), expected[:n])
+    assert pictures.dtype == torch.uint8 and distances_to(pictures[3], pictures)[3] == 0

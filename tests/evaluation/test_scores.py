@@ -1,5 +1,6 @@
 import ast
 import inspect
+import io
 import os
 from pathlib import Path
 
@@ -105,10 +106,76 @@ def test_predict_reads_one_image_or_many_as_the_saved_network_was_trained(digits
         torch.testing.assert_close(shares, expected[0])
 
 
-def test_predict_refuses_what_is_not_in_mnists_form(saved):
-    for images in (torch.zeros(28, 28), np.zeros((8, 8), dtype=np.uint8), "a.png", None):
-        with pytest.raises(ValueError, match=r"images must be uint8 \(N, 28, 28\) or \(28, 28\), not "):
+def by_palette(pixels):
+    """Return a picture uint8 (28, 28) as a PIL image whose numbers are indices of a palette, which runs backwards."""
+    image = Image.fromarray(255 - pixels).convert("P")
+    image.putpalette([grey for grey in range(255, -1, -1) for _ in range(3)])
+    return image
+
+
+def gif(*images):
+    """Return PIL images as they come back from one GIF file."""
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:])
+    return Image.open(file)
+
+
+def test_predict_reads_the_grey_values_of_every_kind_of_pil_image(digits, saved):
+    pixels = [image.numpy() for image in digits.images[:20]]
+    expected = predict(digits.images[:20], saved)[1]
+    for mode in ("L", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "P", "PA"):
+        kinds = [Image.fromarray(image).convert(mode) for image in pixels]
+        torch.testing.assert_close(predict(kinds, saved)[1], expected, atol=0.01, rtol=0.1, msg=mode)  # CMYK rounds
+    for kinds in ([by_palette(image) for image in pixels], [gif(by_palette(image)) for image in pixels]):
+        assert torch.equal(predict(kinds, saved)[1], expected)
+        torch.testing.assert_close(predict(kinds[3], saved)[1], expected[3])
+    film = gif(*[by_palette(image) for image in pixels[:3]])
+    for number in (0, 2, 1):
+        film.seek(number)
+        torch.testing.assert_close(predict(film, saved)[1], expected[number])
+    extreme = np.where(pixels[0] > 128, 255, 0).astype(np.uint8)
+    assert torch.equal(predict(Image.fromarray(extreme).convert("1"), saved)[1], predict(extreme, saved)[1])
+    exif = Image.Exif()
+    exif[0x0112], file = 6, io.BytesIO()  # turned by the camera
+    Image.fromarray(np.rot90(pixels[0]).copy()).save(file, "PNG", exif=exif)
+    torch.testing.assert_close(predict(Image.open(file), saved)[1], expected[0])
+
+
+def test_predict_refuses_what_is_not_in_mnists_form(digits, saved):
+    grey = Image.fromarray(digits.images[0].numpy())
+    beyond = [grey.convert("I"), grey.convert("F"), Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)]
+    for images in (
+        torch.zeros(28, 28),
+        np.zeros((8, 8), dtype=np.uint8),
+        "a.png",
+        None,
+        [],
+        grey.resize((9, 9)),
+        *beyond,
+    ):
+        with pytest.raises(ValueError, match=r"images must be uint8 .*, not .*: read files .*handwriting.read_digits"):
             predict(images, saved)
+    clear = Image.merge("LA", (Image.new("L", (28, 28)), grey))  # the ink is what covers
+    palette = by_palette(np.asarray(grey))
+    palette.info["transparency"] = 255
+    for image in (clear, clear.convert("RGBA"), palette):
+        with pytest.raises(ValueError, match="has transparent parts: put it on black paper, or use .*read_digits"):
+            predict(image, saved)
+
+
+def test_predict_warns_of_ink_on_bright_paper(digits, saved):
+    grey_paper = (120 - digits.images[:1] // 3).numpy()
+    for images, sentence in (
+        (255 - digits.images[0], "the picture has a bright border"),
+        (grey_paper, "the picture has a bright border"),
+        (Image.new("L", (28, 28), 255), "the picture has a bright border"),
+        (torch.cat([digits.images, 255 - digits.images[:3]]), "3 of 206 pictures have a bright border"),
+    ):
+        with pytest.warns(
+            UserWarning, match=f"{sentence}.*: invert it .255 - picture., or use handwriting.read_digits"
+        ):
+            predict(images, saved)
+    predict(digits.images, saved)  # without a warning, which would be an error
 
 
 def test_the_card_tells_score_on_test_the_normalisation(saved, model):

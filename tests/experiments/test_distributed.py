@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,8 +37,8 @@ from mnist_helpers.experiments.run import record_run, run
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import lenet5, network
 from mnist_helpers.training import loop as training
+from mnist_helpers.training.resume import save_state
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SEED = 5
 RUNS = {  # recipe -> digits: 193 of 242 are for training, so that the second process gets nothing of the last batch
     "network": 242,
@@ -112,6 +114,12 @@ def work_together(folder):
             record_run(short("network"), SEED, digits=make_digits(204), device=device, progress=False) for _ in range(2)
         )
         found["records"] = [first, again]
+        state = folder / f"machine-{rank()}" / "state.pt"  # as on two machines without a shared folder
+        if rank():
+            save_state(state, {"epochs": [1, 2]})
+        with warnings.catch_warnings(record=True) as caught:
+            found["state"] = broadcast(runs._first_state(state))
+        found["warnings"] = [str(one.message) for one in caught]
         (folder / f"found-{rank()}.json").write_text(json.dumps(found))
         if rank():
             train_one_epoch, begun = training.train_one_epoch, []
@@ -230,6 +238,14 @@ def test_the_first_process_alone_writes(together):
     assert first["processes"] == 2 and first["threads"] == 1 and first["trained_on"] == 163
     (path,) = (together.folder / "runs" / "records").rglob("network*.json")
     assert json.loads(path.read_text()) == first
+
+
+def test_a_state_that_only_another_machine_has_is_said(together):
+    first, second = together.found
+    assert first["state"] is second["state"] is None and second["warnings"] == []
+    (warning,) = first["warnings"]
+    assert re.match("2 epochs of this training are on the machine of process 1, and 0 on that of process 0", warning)
+    assert f"copy its {together.folder / 'machine-0' / 'state.pt'}, or start that machine first" in warning
 
 
 def test_a_process_that_dies_ends_the_job(together):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from recipes import without_seconds
 
 from mnist_helpers.__main__ import main
 from mnist_helpers.data.augment import Augmentation
@@ -26,22 +27,9 @@ from mnist_helpers.training import loop
 from mnist_helpers.training.history import History
 from mnist_helpers.training.loop import fit
 
-pytestmark = [pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST"), pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.filterwarnings("ignore:THIS IS NOT MNIST")
 QUIETLY = {"device": "cpu", "progress": False}
 SAMPLE = {**QUIETLY, "allow_sample": True}
-
-
-def shortened(recipe, **changes):
-    """Return a recipe that takes two epochs, and so does the one that it continues."""
-    return replace(recipe, epochs=2, start=recipe.start and shortened(recipe.start), **changes)
-
-
-@pytest.fixture
-def short(project, monkeypatch):
-    """An empty project where every recipe takes two epochs."""
-    for name, recipe in RECIPES.items():
-        monkeypatch.setitem(RECIPES, name, shortened(recipe))
-    return project
 
 
 def test_a_run_is_what_its_pieces_give_by_hand(project):
@@ -200,11 +188,6 @@ def interrupt(begun, number, *given, **options):
     with pytest.raises(KeyboardInterrupt):
         record_run(*given, **options)
     begun.n, begun.breaks = 0, None
-
-
-def without_seconds(record):
-    epochs = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in record["history"]]
-    return {key: value for key, value in record.items() if key != "seconds"} | {"history": epochs}
 
 
 @pytest.mark.parametrize("breaks", [2, 4])  # in the recipe that it continues, and after that

@@ -25,8 +25,6 @@ from mnist_helpers.experiments.search import (
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.training.loop import fit
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def quiet(project, monkeypatch, digits):
@@ -202,12 +200,3 @@ def test_a_pivot_has_a_place_for_every_pair_of_values():
     np.testing.assert_array_equal(table, [[math.nan, 97.0], [96.0, 98.0], [math.nan, math.nan]])
     _, _, losses = pivot(trials, "batch_size", "lr", "validation_loss")
     np.testing.assert_array_equal(losses, [[math.nan, 0.3, math.nan], [0.2, 0.1, math.nan]])
-
-
-def test_a_grids_trials_fill_its_pivot(quiet):
-    records = grid_search("network", {"lr": [0.01, 0.001], "weight_decay": [0.0, 1e-4]}, n_epochs=1, **quiet)
-    rows, columns, table = pivot(records, "lr", "weight_decay")
-    assert rows == [0.001, 0.01] and columns == [0.0, 1e-4]
-    assert table.max() == best_trial(records)["validation_accuracy"] and not np.isnan(table).any()
-    lines = trials_table(records).splitlines()
-    assert len(lines) == 2 + 4 and lines[0].startswith("| lr | weight_decay | epochs |")

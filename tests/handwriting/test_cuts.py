@@ -8,8 +8,6 @@ from mnist_helpers.handwriting.boundary import BoundaryNet
 from mnist_helpers.handwriting.cuts import boundary_network, cut, find_seams
 from mnist_helpers.handwriting.segmentation import find_parts, union
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def model():

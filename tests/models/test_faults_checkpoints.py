@@ -24,7 +24,6 @@ from mnist_helpers.training import resume
 from mnist_helpers.training.history import EpochResult, History
 from mnist_helpers.training.resume import load_state, save_state, state_of, take_up
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}}
 
 

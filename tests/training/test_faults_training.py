@@ -1,5 +1,7 @@
 """What happens to training when batches are wrong, processes are killed, and Ctrl-C is pressed."""
 
+import errno
+import os
 import signal
 import sys
 from copy import deepcopy
@@ -27,7 +29,6 @@ from mnist_helpers.models.saved import CheckpointError
 from mnist_helpers.training.loop import fit
 from mnist_helpers.training.resume import load_state, state_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 N_BATCHES, N_EPOCHS = 5, 4
 
 
@@ -191,12 +192,42 @@ def test_a_training_that_stopped_early_stops_there_again_and_trains_no_further(d
     )
 
 
-def test_a_state_that_cannot_be_kept_ends_training_with_all_that_is_finished(digits, tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="cannot be written") as caught:
-        (training := Training(digits)).run(checkpoint=tmp_path / "file" / "run.pt")
-    assert len(caught.value.history) == 1
+def test_a_state_that_cannot_be_kept_ends_training_with_all_that_is_finished(digits, tmp_path, monkeypatch):
+    training, replace = Training(digits), os.replace
+
+    def full_in_the_second_epoch(*paths):
+        if (tmp_path / "run.pt").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", full_in_the_second_epoch)
+    with pytest.raises(OSError, match="is full: free") as caught:
+        training.run(checkpoint=tmp_path / "run.pt")
+    assert len(caught.value.history) == 2 and len(load_state(tmp_path / "run.pt")["epochs"]) == 1
     same(training.model.state_dict(), caught.value.history.last_state)
+
+
+def test_where_no_state_can_be_kept_is_said_before_the_first_step(digits, tmp_path, monkeypatch):
+    """In the place of its folder is a file, in its own a folder; the disk has no room for the weights."""
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for path, message in (
+        (tmp_path / "file" / "run.pt", "run.pt cannot be written .*: choose a folder you may write to"),
+        (tmp_path / "folder", "folder is a folder: give the path of a file in it"),
+        (tmp_path / "new" / "run.pt", "is full: free 1 MB"),
+    ):
+        if path.parent.name == "new":
+            monkeypatch.setattr(os, "fsync", full)
+        training = Training(digits)
+        with pytest.raises(OSError, match=message) as caught:
+            training.run(checkpoint=path, loss_function=None)
+        assert len(caught.value.history) == 0
+        same(training.states(), Training(digits).states())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "new"], "no probe is left behind"
 
 
 WRONG = {  # what happens to the images and labels of a batch, and what the error says of the batch
@@ -239,14 +270,15 @@ def test_a_wrong_batch_is_named_and_history_and_best_state_survive(digits, name)
 
 
 def test_a_wrong_batch_in_validation_is_named_too(digits):
-    """A label out of range is seen when all batches have been computed."""
-    for name, note in (
-        ("shape", "epoch 2, validation batch 1: images float32 (40, 1, 20, 28), labels int64 (40,)"),
-        ("label 10", "epoch 2, after validation batch 2"),
+    """A label out of range after the first batch is seen when all batches have been computed."""
+    for name, batch, note in (
+        ("shape", 1, "epoch 2, validation batch 1: images float32 (40, 1, 20, 28), labels int64 (40,)"),
+        ("label 10", 1, "epoch 2, validation batch 1: images float32 (40, 1, 28, 28), labels int64 (40,)"),
+        ("label 10", 2, "epoch 2, after validation batch 2"),
     ):
         training = Training(digits)
-        training.loaders[1] = Spoilt(training.loaders[1], 2 + 1, WRONG[name][0])
-        with pytest.raises((RuntimeError, IndexError)) as caught:
+        training.loaders[1] = Spoilt(training.loaders[1], 2 + batch, WRONG[name][0])
+        with pytest.raises((RuntimeError, IndexError, ValueError)) as caught:
             training.run()
         assert caught.value.__notes__ == [note]
         assert_first_epoch_is_kept(caught.value, training, digits)
@@ -296,6 +328,9 @@ def test_pixels_that_no_normalisation_gives_are_a_warning(digits):
     half_twice, mnist_too = (lambda images: (images - 0.5) / 0.5), (lambda images: (images - 0.1307) / 0.3081)
     for normalisation in ("half", "mnist", "unit", "raw"):
         train(normalisation, lambda images: images)  # without a warning, which would be an error
+        if normalisation != "raw":
+            with pytest.warns(UserWarning, match="from .*, which hardly differ: were the images divided by 255 twice"):
+                train(normalisation, lambda images: images / 255)
         for distort in (half_twice, mnist_too, lambda images: images * 255):
             if normalisation == "unit":  # normalised once, then, or as stored: nothing to be seen
                 train(normalisation, distort)
@@ -375,7 +410,7 @@ def test_ctrl_c_at_any_line_leaves_whole_epochs(digits, tmp_path, step):
         assert len(history) == 0 or history.best_state is not None
         n_kept = 0 if kept is None else len(kept["epochs"])
         assert len(history) - 1 <= n_kept <= len(history)
-    assert moments["returned"] > 300 / step and moments["raised"] < 1 + 60 / step, (moments, n)
+    assert moments["returned"] > 300 / step and moments["raised"] < 1 + 100 / step, (moments, n)
 
 
 def test_a_state_is_taken_up_by_the_training_that_it_is_of_alone(digits, tmp_path):

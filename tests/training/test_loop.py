@@ -247,7 +247,6 @@ def test_epochs_is_a_generator_that_can_be_left_and_leaves_the_callers_random_st
     assert result.epoch == 2 and result.seconds > 0
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_where_several_processes_train_the_figures_are_the_combined_ones(digits):
     asked, model = [], make(network)
     optimizer = SGD(model.parameters(), lr=1e-3)
@@ -270,13 +269,11 @@ def test_where_several_processes_train_the_figures_are_the_combined_ones(digits)
     assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-4])
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_combined_loss_that_is_no_number_ends_training(digits):
     with pytest.raises(TrainingError, match="epoch 1, after its last batch: the validation loss is nan"):
         train(digits, all_reduce=lambda result, loader: (math.nan, 10.0))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_without_a_state_resume_starts_fresh_and_a_finished_one_is_not_trained_again(digits, tmp_path, monkeypatch):
     file = tmp_path / "run.pt"
     model, _, history = train(digits, 2, checkpoint=file, resume=True, restore_best=True)
@@ -286,7 +283,6 @@ def test_without_a_state_resume_starts_fresh_and_a_finished_one_is_not_trained_a
         digits,
         2,
         model=make(network, widths=(256, 256), dropout=0.3, batch_norm=True),
-        lr=9.0,
         checkpoint=file,
         resume=True,
         restore_best=True,
@@ -295,7 +291,6 @@ def test_without_a_state_resume_starts_fresh_and_a_finished_one_is_not_trained_a
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_state_can_be_given_and_a_file_that_is_not_asked_for_is_not_read(digits, tmp_path):
     file = tmp_path / "run.pt"
     _, _, two = train(digits, 2, checkpoint=file)
@@ -305,7 +300,6 @@ def test_a_state_can_be_given_and_a_file_that_is_not_asked_for_is_not_read(digit
     assert len(load_state(file)["epochs"]) == 2
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_what_continues_other_training_can_be_broken_off_too(digits, tmp_path):
     def second_part(**options):
         model, _, first = train(digits, 2)
@@ -319,7 +313,6 @@ def test_what_continues_other_training_can_be_broken_off_too(digits, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_state_of_other_training_is_refused_in_one_sentence(digits, tmp_path):
     def attempt(model=make, optimizer=Adam, scheduler=lambda optimizer: StepLR(optimizer, 2), **options):
         optimizer = optimizer((model := model()).parameters(), lr=1e-3)

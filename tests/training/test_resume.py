@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from faults import Malicious
+from faults import Malicious, start, wait
 
 from mnist_helpers import files
 from mnist_helpers.environment import seeded
@@ -94,3 +94,15 @@ def test_what_could_not_be_read_again_is_not_written_and_said_in_our_words(tmp_p
         save_state(tmp_path / "state.pt", {"epoch": Malicious()})
     assert not re.search("weights_only|\n", str(caught.value))
     assert load_state(tmp_path / "state.pt") == {"epoch": 1}
+
+
+def test_two_processes_that_save_one_state_both_succeed(tmp_path):
+    path = tmp_path / "state.pt"
+
+    def save():
+        for epoch in range(100):
+            save_state(path, {"epoch": epoch, "numbers": NUMBERS})
+        return "saved"
+
+    assert [wait(*process) for process in [start(save), start(save)]] == ["saved", "saved"]
+    assert load_state(path)["epoch"] == 99 and len(list(tmp_path.iterdir())) == 2

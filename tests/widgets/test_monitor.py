@@ -20,7 +20,6 @@ from mnist_helpers.training.loop import EpochResult, epochs
 from mnist_helpers.widgets import TrainingMonitor
 from mnist_helpers.widgets.monitor import has_front_end, line, worst_digits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 EPOCHS = 3
 ROOT = Path(__file__).parent.parent.parent
 KERNEL = """
@@ -230,3 +229,12 @@ def test_the_kernels_interrupt_is_heard():
         manager.shutdown_kernel(now=True)
     assert "as asked; everything is kept" in out and "stopped: interrupted" in out
     assert "epoch 50/50" not in out
+
+
+def test_a_title_is_text(shown):
+    results = [EpochResult(1, 1.0, 50.0, 1.0, 50.0, 0.1, 0.2)]
+    monitor = TrainingMonitor(results, title="costs $5_{, or 6$", widget=True)  # no formula, and none that is broken
+    monitor.run()
+    assert monitor.errors == [] and monitor._curves.value.startswith(b"\x89PNG")
+    monitor._tell("<b>")
+    assert monitor._line.value == "&lt;b&gt;"

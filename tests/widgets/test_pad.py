@@ -1,7 +1,10 @@
 """The drawing pad, with and without anywidget; its JavaScript is tested in tests/browser."""
 
 import io
+import os
 import sys
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from PIL import Image
 from mnist_helpers import load_model, predict
 from mnist_helpers.data.form import to_mnist_form
 from mnist_helpers.data.strokes import draw, write
-from mnist_helpers.widgets import DrawingPad
+from mnist_helpers.widgets import DrawingPad, drawings
 from mnist_helpers.widgets.drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
 
 
@@ -108,6 +111,17 @@ def test_drawings_outlive_the_pad(pad, model, tmp_path):
     assert load_drawings(file).labels.tolist() == [2]
 
 
+def test_names_of_files_are_text_in_the_page(model, tmp_path):
+    name = """<img src=x onerror="a('&')">.npz"""
+    escaped = "&lt;img src=x onerror=&quot;a(&#x27;&amp;&#x27;)&quot;&gt;.npz"
+    pad = DrawingPad(model, file=tmp_path / name)
+    assert f"Kept in {escaped}:" in pad._kept.value
+    pad.draw(write(2)), pad.keep()
+    assert f"Kept in {escaped}: 1 × 2" in pad._kept.value
+    pad._faults.guard(pad.read_file)(b"no picture", name)
+    assert escaped in pad._faults.view.value and "<img" not in pad._faults.view.value + pad._kept.value
+
+
 def test_a_file_that_holds_no_drawings_is_named(tmp_path):
     file = tmp_path / "own.npz"
     for content in (b"", b"no archive", b"PK\x03\x04 broken"):
@@ -119,6 +133,54 @@ def test_a_file_that_holds_no_drawings_is_named(tmp_path):
         load_drawings(file)
     save_drawings(as_digits([], []), tmp_path / "none.npz")
     assert len(load_drawings(tmp_path / "none.npz")) == 0
+
+
+def packed(images, labels, compression=zipfile.ZIP_DEFLATED):
+    """Return an archive with the bytes of the two arrays' files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("images.npy", images), archive.writestr("labels.npy", labels)
+    return file.getvalue()
+
+
+def npy(dtype, shape, content=b""):
+    """Return a NumPy file that declares this dtype and shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + content
+
+
+def test_an_archive_that_declares_or_unpacks_to_anything_takes_no_memory(tmp_path, monkeypatch):
+    """A header declares any shape; a packed entry may unpack to a thousand times its size, or to more than it says."""
+    monkeypatch.setattr(drawings, "MAX_ARRAY", 1_000_000)
+    three, zeros = npy("<i8", (3,), bytes(24)), npy("|u1", (3, 28, 28), bytes(5_000_000))
+    forged = bytearray(packed(zeros, three))
+    directory = forged.rindex(b"PK\1\2", 0, forged.rindex(b"PK\1\2"))
+    forged[directory + 24 : directory + 28] = (2352 + 128).to_bytes(4, "little")  # as if it unpacked to three images
+    contents = {
+        "a shape": packed(npy("|u1", (10**12, 28, 28)), npy("<i8", (10**12,))),
+        "a shape beyond numbers": packed(npy("|u1", (10**30, 28, 28)), npy("<i8", (10**30,))),
+        "labels": packed(npy("|u1", (3, 28, 28), bytes(2352)), npy("<i8", (10**11,))),
+        "objects": packed(npy("|O", (10**9,)), npy("|O", (10**9,))),
+        "an entry's size": packed(zeros, three),
+        "a size that is not so": bytes(forged),
+        "bzip2, which unpacks all at once": packed(zeros, three, zipfile.ZIP_BZIP2),
+        "nested brackets": packed(b"\x93NUMPY\1\0\x40\x1f" + 8000 * b"(", three),
+        "labels in rows": packed(npy("|u1", (3, 28, 28), bytes(2352)), npy("<i8", (3, 1), bytes(24))),
+        "labels with a point": packed(npy("|u1", (3, 28, 28), bytes(2352)), npy("<f8", (3,), bytes(24))),
+        "a single label": packed(npy("|u1", (3, 28, 28), bytes(2352)), npy("<i8", (), bytes(8))),
+    }
+    tracemalloc.start()
+    for name, content in contents.items():
+        (tmp_path / "own.npz").write_bytes(content)
+        tracemalloc.reset_peak()
+        with pytest.raises(ValueError, match=r"own\.npz holds no drawings"):
+            load_drawings(tmp_path / "own.npz")
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000, name
+    tracemalloc.stop()
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ValueError, match=r"pipe\.npz is no regular file"):
+        DrawingPad(file=tmp_path / "pipe.npz")
 
 
 def test_another_model_reads_the_same_drawing(pad):
@@ -167,7 +229,7 @@ def test_both_forms_of_an_uploads_value():
 def test_what_is_no_picture_is_one_sentence(upload):
     guarded = upload._faults.guard(upload._uploaded)
     guarded(({"name": "notes.txt", "content": memoryview(b"hello")},))
-    assert str(upload.errors[0]) == "notes.txt is no picture that can be read: take a PNG or JPEG file"
+    assert str(upload.errors[0]) == "notes.txt is no picture that can be read here: save it as PNG or JPEG"
     assert "notes.txt" in upload._faults.view.value
 
 
@@ -189,7 +251,16 @@ def test_turned_and_transparent_pictures(model):
     assert predict(to_mnist_form(read_picture(picture_file(layers))), model)[0] == 2
 
 
+def test_pictures_of_any_mode_are_read(model):
+    grey = Image.fromarray(255 - draw(write(2)))
+    deep = Image.fromarray(1000 + 9 * np.asarray(grey).astype(np.uint16))
+    for image in (grey.convert("P"), grey.convert("1"), deep, grey.quantize(8), grey.convert("RGBA")):
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        assert predict(to_mnist_form(read_picture(file.getvalue())), model)[0] == 2, image.mode
+
+
 def test_huge_and_blank_pictures():
-    with pytest.raises(ValueError, match="big.png has 7000 x 6000 pixels"):
-        read_picture(picture_file(np.zeros((6000, 7000), dtype=np.uint8)), "big.png")
+    with pytest.raises(ValueError, match="big.pgm is too large, 13000 x 12000 pixels"):
+        read_picture(b"P5 13000 12000 255\n", "big.pgm")
     assert not read_picture(picture_file(np.full((50, 60), 255, dtype=np.uint8))).any()

@@ -7,8 +7,6 @@ from mnist_helpers.handwriting.learn.digit_or_not import examples, page_examples
 from mnist_helpers.handwriting.learn.oddities import odd_shapes
 from mnist_helpers.handwriting.reading import WEIGHTS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_examples_are_functions_of_their_seed():
     digits = load_digits_sample()

@@ -10,8 +10,6 @@ from mnist_helpers.files import sha256
 from mnist_helpers.handwriting.cuts import WEIGHTS, boundary_network
 from mnist_helpers.handwriting.learn.touching import examples, touching_piece
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_examples_are_functions_of_their_seed():
     digits = load_digits_sample()
