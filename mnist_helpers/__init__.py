@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from .evaluation.scores import score_on_test as score_on_test
     from .experiments.run import record_run as record_run
     from .experiments.tables import results_table as results_table
+    from .handwriting.single import read_digit as read_digit
     from .models import count_parameters as count_parameters, mlp_baseline as mlp_baseline, network as network
     from .models.saved import load_model as load_model, save_model as save_model
     from .training.loop import fit as fit
@@ -26,6 +27,7 @@ _NAMES = {
     "evaluation.scores": ("evaluate", "predict", "predict_logits", "score_on_test"),
     "experiments.run": ("record_run",),
     "experiments.tables": ("results_table",),
+    "handwriting.single": ("read_digit",),
     "models": ("count_parameters", "mlp_baseline", "network"),
     "models.saved": ("load_model", "save_model"),
     "training.loop": ("fit",),

@@ -89,6 +89,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     reading = commands.add_parser("predict", help="read the handwritten digits in photographs and other pictures")
     reading.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, WebP, TIFF, GIF or BMP")
+    reading.add_argument("--one", action="store_true", help="each picture shows one digit, on any ground")
     reading.add_argument("--json", action="store_true", help="boxes and probabilities too, as a list of objects")
     reading.add_argument("--model", metavar="NAME", help="a saved model's name or path (default: the best one)")
     reading.set_defaults(command=read_files)
@@ -226,19 +227,21 @@ def sweep_recipe(options: argparse.Namespace) -> None:
 def read_files(options: argparse.Namespace) -> int:
     """Print the digits in each picture, line by line; return 2 if some could not be read, once all others were."""
     from .evaluation.scores import DEFAULT_MODEL
-    from .handwriting import read_digits
+    from .handwriting import read_digit, read_digits
     from .models.saved import load_model
 
     model, readings, exit_code = load_model(options.model or DEFAULT_MODEL), [], 0
     for file in options.files:
         try:
-            reading = read_digits(file, model)
+            reading: Any = read_digit(file, model) if options.one else read_digits(file, model)
         except ValueError as error:
             print(f"Error: {error}", file=sys.stderr)
             exit_code = 2
             continue
-        if not len(reading):
+        if not reading.text:
             print(f"{file}: no digits were found", file=sys.stderr)
+        elif not options.one and (unsure := reading.verdicts.count("unsure")):
+            print(f"{file}: unsure of {unsure} of {len(reading)} digits", file=sys.stderr)
         if options.json:
             readings.append({"file": file, **reading.as_dict()})
             continue

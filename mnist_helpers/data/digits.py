@@ -70,8 +70,8 @@ def load_mnist(
     `data/`; read-only folders serve too. Else downloads from torchvision's mirrors into the first of these folders
     that can be written to, unless `download` is false or the environment variable MNIST_OFFLINE is set; a download
     that failed is not tried again by the same process. A damaged file is named in a warning and repaired. If it is
-    whole but differs, such as by a label that you corrected, it is kept under another name, and in `root` or MNIST_DATA it is
-    not touched.
+    whole but differs, such as by a label that you corrected, it is kept under another name, and in `root` or
+    MNIST_DATA it is not touched.
 
     Args:
         name: "MNIST", or a set in its form: "FashionMNIST" (Xiao et al. 2017), "KMNIST" (Clanuwat et al. 2018) or

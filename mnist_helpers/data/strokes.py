@@ -254,6 +254,19 @@ def forms(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(raw), to_mnist_form(picture)
 
 
+def fitted(strokes: Sequence[Stroke], share: float = 0.7) -> list[list[list[float]]]:
+    """Return strokes moved to the middle and scaled to this share of the side, so that a pen suits their size.
+
+    A small drawing that is enlarged after it was drawn would have strokes too broad. A dot stays where it is.
+    """
+    lines = [_points(stroke) for stroke in strokes]
+    points = np.array([point for line in lines for point in line]).reshape(-1, 2)
+    if not len(points) or (size := float(np.ptp(points, axis=0).max())) < 0.02:
+        return lines
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    return [((np.array(line) - middle) * (share / size) + 0.5).tolist() for line in lines]
+
+
 def smooth(stroke: Stroke, steps: int = 6) -> list[list[float]]:
     """Return a stroke with `steps` points for each of its own, on a curve through them (Catmull and Rom 1974)."""
     points = np.array(_points(stroke))

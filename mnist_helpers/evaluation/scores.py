@@ -20,7 +20,7 @@ from ..models.saved import load_once
 # on which the readers disagree (Northcutt, Athalye and Mueller, "Pervasive label errors in test sets", 2021)
 LABEL_ERRORS = {947: 9, 1621: 6, 1901: 4, 2462: 0, 2597: 3, 3558: 0, 5937: 3, 6651: 6, 6783: 6, 9729: 6}
 DISPUTED = (2130, 2654, 3520, 8527, 9679)
-DEFAULT_MODEL = "record"  # the saved model with the highest validation accuracy
+DEFAULT_MODEL = "any_hand"  # the saved model for digits that are not MNIST's
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ def predict(
 ) -> tuple[torch.Tensor, torch.Tensor] | tuple[int, torch.Tensor]:
     """Return (digits int64 (N,), probabilities float32 (N, 10)) that a saved network reads in images in MNIST's form.
 
-    `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,).
+    `digit, probabilities = predict(image)` works too: a single image (28, 28) gives an int and (10,). A network with
+    eleven answers, as the default one, gives (N, 11), and 10 for what is no digit. `read_digit` takes any picture.
 
     Args:
         images: uint8 (N, 28, 28) or (28, 28), ink bright on 0: a tensor, an array, a PIL image or a list of them.
-            A bright border, such as white paper has, is a warning. `handwriting.read_digits` reads other pictures.
+            A bright border, such as white paper has, is a warning. `read_digit` reads other pictures.
         model: the name of a saved model, a path to its weights, or what `load_model` returned.
 
     Raises:
@@ -66,7 +67,7 @@ def predict(
     if dtype != "uint8" or images.shape[-2:] != (28, 28) or images.ndim not in (2, 3):
         raise ValueError(
             f"images must be uint8 (N, 28, 28) or (28, 28), not {dtype} {tuple(images.shape)}: read files and pictures "
-            "of any other kind, dark on light too, with mnist_helpers.handwriting.read_digits"
+            "of any other kind, dark on light too, with mnist_helpers.read_digit"
         )
     network = load_once(model) if isinstance(model, (str, Path)) else model
     batch = torch.as_tensor(images).reshape(-1, 28, 28)

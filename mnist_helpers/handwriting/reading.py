@@ -16,6 +16,7 @@ from ..plots import BLUE, RED
 from .boxes import boxes_of
 from .candidates import Lattice, find_candidates
 from .ink import open_picture
+from .single import judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,18 +65,24 @@ class Reading:
         lines = [self.digits[self.lines == line] for line in np.unique(self.lines)]
         return "\n".join("".join(str(digit) for digit in line) for line in lines)
 
+    @property
+    def verdicts(self) -> list[str]:
+        """Of each digit, "digit" or "unsure"; what is no digit is in `others`."""
+        return [judged(one)[2] for one in self.probabilities]
+
     def as_dict(self) -> dict[str, Any]:
         """Return the text, the digits with boxes, lines, probabilities and certainties, and the others, JSON-ready."""
-        columns = zip(self.digits, self.boxes, self.lines, self.certainty, self.probabilities)
+        columns = zip(self.digits, self.boxes, self.lines, self.certainty, self.probabilities, self.verdicts)
         digits = [
             {
                 "digit": int(digit),
                 "box": box.tolist(),
                 "line": int(line),
+                "verdict": verdict,
                 "certainty": round(float(certainty), 4),
                 "probabilities": [round(float(one), 4) for one in probabilities],
             }
-            for digit, box, line, certainty, probabilities in columns
+            for digit, box, line, certainty, probabilities, verdict in columns
         ]
         return {"text": self.text, "digits": digits, "others": self.others.tolist()}
 
@@ -102,7 +109,7 @@ def read_digits(image: Any, model: str | Path | nn.Module = DEFAULT_MODEL) -> Re
     lattices = [lattice for lattice in lattices if lattice.spans]
     model = load_once(model) if isinstance(model, (str, Path)) else model
     whole = [predict(lattice.forms, _judge())[1][:, 1].double().numpy() for lattice in lattices]
-    answers = [predict(lattice.forms, model)[1].cpu().numpy() for lattice in lattices]
+    answers = [predict(lattice.forms, model)[1][:, :10].cpu().numpy() for lattice in lattices]
     sequences, whole = best_sequences(lattices, whole, [answer.max(axis=1).astype(float) for answer in answers])
     read, others = [], []
     for lattice, (digits, rest), answer, certain in zip(lattices, sequences, answers, whole):

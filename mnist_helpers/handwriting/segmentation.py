@@ -55,7 +55,7 @@ def find_parts(mask: np.ndarray) -> list[Part]:
         left, top, w, h, area = stats[number].tolist()
         if area >= 4:
             parts.append(Part(left, top, labels[top : top + h, left : left + w] == number, number))
-    usual = usual_height([part for part in parts if not _at_rim(part, mask.shape)] or parts)
+    usual = usual_height([part for part in parts if not at_rim(part, mask.shape)] or parts)
     return [part for part in parts if not _is_no_writing(part, usual, mask.shape)]
 
 
@@ -157,10 +157,10 @@ def _is_no_writing(part, usual, shape):
         return True
     if stroke_width(part.mask) > 0.5 * max(part.height, part.width):
         return True
-    return _at_rim(part, shape) and (part.height > 1.5 * usual or part.width > 3 * usual)
+    return at_rim(part, shape) and (part.height > 1.5 * usual or part.width > 3 * usual)
 
 
-def _at_rim(part, shape):
+def at_rim(part, shape):
     """Tell whether a part reaches the picture's rim: the table beside the sheet does, and writing seldom."""
     right, bottom = part.left + part.width, part.top + part.height
     return part.left == 0 or part.top == 0 or right == shape[1] or bottom == shape[0]

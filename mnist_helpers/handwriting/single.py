@@ -9,11 +9,11 @@ import numpy as np
 from torch import nn
 
 from ..data.digits import NO_DIGIT
-from ..evaluation.scores import predict
+from ..evaluation.scores import DEFAULT_MODEL, predict
 from .candidates import digit_form
 from .ink import find_ink, open_picture
 from .ruling import without_ruling
-from .segmentation import Part, _at_rim, find_parts, union
+from .segmentation import Part, at_rim, find_parts, union
 
 SMALL = 140  # pixels of the longer side; smaller pictures are enlarged to it, so that strokes have a shape
 SURE = 0.8  # probability of the likeliest digit, from which on it is said without reserve
@@ -27,7 +27,7 @@ class DigitReading:
     Attributes:
         digit: 0 to 9; None where it is no digit.
         probability: of that digit, or of there being none.
-        probabilities: float32 (11,), of 0 to 9 and of "no digit".
+        probabilities: float32 (11,), of 0 to 9 and of "no digit"; (10,) by a network with ten answers.
         verdict: "digit", "unsure" or "no digit".
         form: uint8 (28, 28), as the network saw it: in MNIST's form, empty where no ink was found.
         several: whether there is more ink beside the digit, of its size: `read_digits` reads several.
@@ -40,13 +40,27 @@ class DigitReading:
     form: np.ndarray
     several: bool = False
 
+    @property
+    def text(self) -> str:
+        """The answer in words: "3", or "unsure, perhaps 3 (51.0 %)", or "no digit (99.0 %)"."""
+        if self.verdict == "digit":
+            return str(self.digit)
+        doubt = self.verdict if self.digit is None else f"unsure, perhaps {self.digit}"
+        return f"{doubt} ({100 * self.probability:.1f} %)"
 
-def read_digit(picture: Any, model: str | Path | nn.Module = "any_hand") -> DigitReading:
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the form, JSON-ready."""
+        probabilities = [round(float(one), 4) for one in self.probabilities]
+        answer = {"digit": self.digit, "probability": round(self.probability, 4), "verdict": self.verdict}
+        return {**answer, "several": self.several, "probabilities": probabilities}
+
+
+def read_digit(picture: Any, model: str | Path | nn.Module = DEFAULT_MODEL) -> DigitReading:
     """Return the `DigitReading` of a picture that shows one digit, dark on light or light on dark, on any ground.
 
     Args:
         picture: a path, a PIL image, or an array or tensor, see `ink.open_picture`.
-        model: a network with eleven answers, as for `predict`.
+        model: as for `predict`; one with eleven answers, as the default, can say that it is no digit.
 
     Raises:
         ValueError: the file or array cannot be read as a picture.
@@ -57,11 +71,17 @@ def read_digit(picture: Any, model: str | Path | nn.Module = "any_hand") -> Digi
     probabilities[NO_DIGIT] = 1.0
     if form.any():
         probabilities = predict(form, model)[1].cpu().numpy()
+    digit, probability, verdict = judged(probabilities)
+    return DigitReading(digit, probability, probabilities, verdict, form, several)
+
+
+def judged(probabilities: np.ndarray) -> tuple[int | None, float, str]:
+    """Return (digit, its probability, verdict) of a network's answer, float (10,) or (11,); see `DigitReading`."""
+    none = float(probabilities[NO_DIGIT]) if len(probabilities) > NO_DIGIT else 0.0
+    if none > MAX_NONE:
+        return None, none, "no digit"
     best = int(probabilities[:NO_DIGIT].argmax())
-    if probabilities[NO_DIGIT] > MAX_NONE:
-        return DigitReading(None, float(probabilities[NO_DIGIT]), probabilities, "no digit", form, several)
-    verdict = "digit" if probabilities[best] >= SURE else "unsure"
-    return DigitReading(best, float(probabilities[best]), probabilities, verdict, form, several)
+    return best, float(probabilities[best]), "digit" if probabilities[best] >= SURE else "unsure"
 
 
 def single_form(picture: Any) -> tuple[np.ndarray, bool]:
@@ -82,7 +102,7 @@ def single_form(picture: Any) -> tuple[np.ndarray, bool]:
         )
     ink = find_ink(pixels)
     main, parts = _main_part(ink.mask)
-    if main is not None and _at_rim(main, ink.mask.shape):  # lines that are printed on paper run out of the picture
+    if main is not None and at_rim(main, ink.mask.shape):  # lines that are printed on paper run out of the picture
         main, parts = _main_part(without_ruling(ink.mask, ink.faint, ink.strength))
     if main is None:
         return np.zeros((28, 28), np.uint8), False

@@ -1,4 +1,4 @@
-"""Drawings as a data set of your own: made from pictures, kept in a file, read from an uploaded picture."""
+"""Drawings as a data set of your own: made from pictures, kept in a file, uploaded."""
 
 import io
 import zipfile
@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..data.digits import Digits
 from ..files import read_regular, sha256, write_atomically
-from ..handwriting.ink import image_in, open_picture
 
 MAX_ARRAY = 200_000_000  # bytes of an array in a file of drawings, which is a quarter of a million
 
@@ -56,29 +54,6 @@ def load_drawings(path: str | Path) -> Digits:
     if not fits or images.shape != (len(labels), 28, 28) or not np.isin(labels, range(10)).all():
         raise ValueError(f"{path} holds no drawings of digits: move it away, or name another file")
     return as_digits(images, labels.tolist())
-
-
-def read_picture(content: bytes, name: str = "the file") -> np.ndarray:
-    """Return the one digit in a picture file as ink: uint8 array (H, W), paper about 0, at most 400 pixels a side.
-
-    The paper is the median of the border. A photograph is rotated as its EXIF data say. For pages, and for photographs
-    in uneven light, use `read_digits`.
-
-    Args:
-        content: the file's bytes.
-        name: of the file, for error messages.
-
-    Raises:
-        ValueError: it is no picture, or a damaged or too large one; see `handwriting.ink.open_picture`.
-    """
-    picture, _ = open_picture(image_in(content, name))
-    small = Image.fromarray(picture.mean(axis=2))
-    small.thumbnail((400, 400))
-    grey = np.asarray(small)
-    border = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
-    ink = grey - border
-    ink = ink if ink.max() > -ink.min() else -ink
-    return np.round(np.where(ink > 0.25 * ink.max(), ink, 0)).clip(0, 255).astype(np.uint8)  # grain is not ink
 
 
 def uploaded(value: Any) -> list[tuple[str, bytes]]:

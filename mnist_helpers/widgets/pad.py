@@ -13,10 +13,13 @@ from torch import nn
 
 from ..data.digits import Digits
 from ..data.form import to_mnist_form
-from ..data.strokes import SIDE, draw
+from ..data.strokes import draw, fitted
 from ..evaluation.scores import DEFAULT_MODEL, predict
+from ..handwriting.ink import image_in
+from ..handwriting.reading import read_digits
+from ..handwriting.single import judged, single_form
 from ..models.saved import load_model
-from .drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
+from .drawings import as_digits, load_drawings, save_drawings, uploaded
 from .faults import Faults
 from .pictures import bars, png
 
@@ -30,7 +33,8 @@ class DrawingPad:
     Attributes:
         model: as `predict` takes it. After `pad.model = other`, the other model reads the drawing.
         picture: what is drawn, in MNIST's form, as the model sees it: uint8 array (28, 28).
-        digit, probabilities: the answer, 0 to 9 and float32 (10,); None where nothing is drawn.
+        digit, probabilities: the answer, 0 to 9 and float32 (11,), or (10,) of a model that knows nothing but digits.
+            None where nothing is drawn; the digit is None, too, where it is read as no digit.
         errors: from callbacks of the page, which shows them, too.
         view: the ipywidgets box.
     """
@@ -56,7 +60,7 @@ class DrawingPad:
         self.probabilities: torch.Tensor | None = None
         self.canvas = self._make_canvas() if find_spec("anywidget") else None
         self._build()
-        self._read(np.zeros((SIDE, SIDE), dtype=np.uint8))
+        self._read(np.zeros((28, 28), dtype=np.uint8))
         self._show_kept()
 
     def __repr__(self):
@@ -91,7 +95,7 @@ class DrawingPad:
         Raises:
             ValueError: they are no lists of points.
         """
-        self._read(draw(strokes))
+        self._read(to_mnist_form(draw(fitted(strokes))))
         if self.canvas is not None:
             self._filling = True  # it has been read already
             self.canvas.strokes = [[[float(x), float(y)] for x, y in stroke] for stroke in strokes]
@@ -100,7 +104,12 @@ class DrawingPad:
 
     def read_file(self, content: bytes, name: str = "the file") -> int | None:
         """Take the digit in a picture file (its bytes), dark on light or light on dark, and return what is read."""
-        self._read(read_picture(content, name))
+        image = image_in(content, name)
+        form, several = single_form(image)
+        self._read(form)
+        if several:
+            text = html.escape(read_digits(image, self._model).text)
+            self._answered.value += f" There are several digits, and <code>read_digits</code> reads <b>{text}</b>."
         return self.digit
 
     def undo(self) -> None:
@@ -118,7 +127,7 @@ class DrawingPad:
             ValueError: nothing is drawn, or the label is no digit.
             OSError: the file cannot be written.
         """
-        if self.digit is None:
+        if not self.picture.any():
             raise ValueError("there is nothing to keep: draw a digit first")
         label = self.label.value if label is None else label
         if label not in range(10):
@@ -139,9 +148,9 @@ class DrawingPad:
             save_drawings(self.digits, self.file)
         self._show_kept()
 
-    def _read(self, picture):
-        """Bring a drawing uint8 (H, W) into MNIST's form, and read it."""
-        self.picture = to_mnist_form(picture)
+    def _read(self, form):
+        """Read a drawing in MNIST's form, uint8 (28, 28)."""
+        self.picture = form
         self._answer()
 
     def _answer(self):
@@ -151,11 +160,13 @@ class DrawingPad:
             self._answered.value, self._bars.value, self._corrected = "Nothing is drawn yet.", bars(np.zeros(10)), False
             self._seen.value = png(self.picture, 5)
             return
-        self.digit, self.probabilities = predict(self.picture, self._model)
-        self._bars.value = bars(self.probabilities)  # first: what the hand waits for
+        _, self.probabilities = predict(self.picture, self._model)
+        self.digit, probability, verdict = judged(self.probabilities.cpu().numpy())
+        self._bars.value = bars(self.probabilities[:10])  # first: what the hand waits for
         self._seen.value = png(self.picture, 5)
-        self._answered.value = f"It reads <b>{self.digit}</b> ({self.probabilities[self.digit]:.1%})."
-        if not self._corrected:
+        answers = {"digit": f"It reads <b>{self.digit}</b>", "unsure": f"Unsure: perhaps a <b>{self.digit}</b>"}
+        self._answered.value = f"{answers.get(verdict, 'This is <b>no digit</b>')} ({probability:.1%})."
+        if not self._corrected and self.digit is not None:
             self._set_label(self.digit)
 
     # The shell
@@ -203,7 +214,7 @@ class DrawingPad:
     def _drawn(self, strokes):
         """Read what came from the page."""
         if not self._filling:
-            self._read(draw(strokes))
+            self._read(to_mnist_form(draw(fitted(strokes))))
 
     def _uploaded(self, value):
         for name, content in uploaded(value):

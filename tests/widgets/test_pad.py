@@ -14,8 +14,9 @@ from PIL import Image
 from mnist_helpers import load_model, predict
 from mnist_helpers.data.form import to_mnist_form
 from mnist_helpers.data.strokes import draw, write
+from mnist_helpers.handwriting.single import judged
 from mnist_helpers.widgets import DrawingPad, drawings
-from mnist_helpers.widgets.drawings import as_digits, load_drawings, read_picture, save_drawings, uploaded
+from mnist_helpers.widgets.drawings import as_digits, load_drawings, save_drawings, uploaded
 
 
 @pytest.fixture(scope="module")
@@ -233,34 +234,57 @@ def test_what_is_no_picture_is_one_sentence(upload):
     assert "notes.txt" in upload._faults.view.value
 
 
-def test_pictures_of_either_polarity_are_read(model):
+def test_pictures_of_either_polarity_are_read(pad):
     ink = np.full((300, 240), 30, dtype=np.uint8)
     ink[40:264, 8:232][draw(write(5)) > 0] = 200
     for picture in (ink, 255 - ink):
-        found = read_picture(picture_file(picture, "JPEG", quality=60))
-        assert predict(to_mnist_form(found), model)[0] == 5
+        assert pad.read_file(picture_file(picture, "JPEG", quality=60)) == 5
 
 
-def test_turned_and_transparent_pictures(model):
+def test_turned_and_transparent_pictures(pad):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     turned = picture_file(np.rot90(255 - draw(write(7))).copy(), "JPEG", exif=exif)
-    assert predict(to_mnist_form(read_picture(turned)), model)[0] == 7
+    assert pad.read_file(turned) == 7
     layers = np.zeros((224, 224, 4), dtype=np.uint8)
     layers[..., 3] = draw(write(2))  # black ink on nothing
-    assert predict(to_mnist_form(read_picture(picture_file(layers))), model)[0] == 2
+    assert pad.read_file(picture_file(layers)) == 2
 
 
-def test_pictures_of_any_mode_are_read(model):
+def test_pictures_of_any_mode_are_read(pad):
     grey = Image.fromarray(255 - draw(write(2)))
     deep = Image.fromarray(1000 + 9 * np.asarray(grey).astype(np.uint16))
     for image in (grey.convert("P"), grey.convert("1"), deep, grey.quantize(8), grey.convert("RGBA")):
         file = io.BytesIO()
         image.save(file, "PNG")
-        assert predict(to_mnist_form(read_picture(file.getvalue())), model)[0] == 2, image.mode
+        assert pad.read_file(file.getvalue()) == 2, image.mode
 
 
-def test_huge_and_blank_pictures():
+def test_huge_and_blank_pictures(pad):
     with pytest.raises(ValueError, match="big.pgm is too large, 13000 x 12000 pixels"):
-        read_picture(b"P5 13000 12000 255\n", "big.pgm")
-    assert not read_picture(picture_file(np.full((50, 60), 255, dtype=np.uint8))).any()
+        pad.read_file(b"P5 13000 12000 255\n", "big.pgm")
+    assert pad.read_file(picture_file(np.full((50, 60), 255, dtype=np.uint8))) is None and not pad.picture.any()
+
+
+def test_several_digits_in_a_file_are_said_and_read(pad):
+    pad.read_file(picture_file(255 - np.hstack([draw(write(3)), draw(write(2))])))
+    assert "There are several digits" in pad._answered.value and "<b>32</b>" in pad._answered.value
+
+
+def test_no_digit_and_doubt_are_said_in_words():
+    pad = DrawingPad()
+    assert pad.draw([[(0.1, 0.1), (0.9, 0.9)], [(0.9, 0.1), (0.1, 0.9)], [(0.5, 0.1), (0.5, 0.9)]]) is None
+    assert "This is <b>no digit</b>" in pad._answered.value and pad.picture.any()
+    pad.keep(4)  # whoever drew it knows better
+    assert pad.digits.labels.tolist() == [4]
+    doubt = torch.full((11,), 0.04)
+    doubt[3] = 0.6
+    assert judged(doubt.numpy()) == (3, pytest.approx(0.6), "unsure")
+
+
+def test_a_small_drawing_gets_strokes_that_suit_its_size(pad):
+    small = [[(0.4 + 0.2 * x, 0.4 + 0.2 * y) for x, y in stroke] for stroke in write(8)]
+    assert pad.draw(small) == 8
+    picture = pad.picture
+    pad.draw(write(8))
+    assert abs(pad.picture.astype(int) - picture).mean() < 2
