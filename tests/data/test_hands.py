@@ -7,16 +7,11 @@ from mnist_helpers.data.digits import Digits
 from mnist_helpers.data.strokes import SHAPES
 
 
-@pytest.fixture
-def digits(mnist):
-    return mnist.take(torch.arange(300))
-
-
 def test_other_hands_and_no_digits_follow_the_digits(digits):
     more = hands.many_hands(digits, 48, 60, seed=1)
-    assert torch.equal(more.images[:300], digits.images) and torch.equal(more.labels[:300], digits.labels)
+    assert torch.equal(more.images[: len(digits)], digits.images) and torch.equal(more.labels[: len(digits)], digits.labels)
     assert more.images.dtype == torch.uint8 and more.images.shape[1:] == (28, 28)
-    labels = more.labels[300:]
+    labels = more.labels[len(digits) :]
     assert (labels == hands.NO_DIGIT).sum() == 60 and set(labels.tolist()) == set(range(11))
     assert torch.equal(more.images, hands.many_hands(digits, 48, 60, seed=1).images)
     assert not torch.equal(more.images, hands.many_hands(digits, 48, 60, seed=2).images)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mnist_helpers import load_model, predict
-from mnist_helpers.data.strokes import HAND, draw, forms, smooth, write
+from mnist_helpers.data.strokes import HAND, draw, fitted, forms, smooth, write
 
 
 def test_a_stroke_is_a_line_of_the_pens_width():
@@ -47,3 +47,10 @@ def test_writing_varies_with_the_generator_alone():
 def test_the_written_digits_are_read_as_what_they_are():
     pictures = np.stack([forms(draw(write(digit)))[1] for digit in HAND])
     assert predict(pictures, load_model("densenet_small", "cpu"))[0].tolist() == list(range(10))
+
+
+def test_strokes_are_scaled_and_centred():
+    small = [[(0.1, 0.1), (0.2, 0.3)], [(0.15, 0.2), (0.2, 0.2)]]
+    (first, second) = fitted(small)
+    assert np.allclose(first, [(0.325, 0.15), (0.675, 0.85)]) and np.allclose(second, [(0.5, 0.5), (0.675, 0.5)])
+    assert fitted([[(0.3, 0.4)]]) == [[[0.3, 0.4]]] and fitted([]) == []

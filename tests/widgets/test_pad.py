@@ -13,7 +13,7 @@ from PIL import Image
 
 from mnist_helpers import load_model, predict
 from mnist_helpers.data.form import to_mnist_form
-from mnist_helpers.data.strokes import draw, write
+from mnist_helpers.data.strokes import draw, fitted, write
 from mnist_helpers.handwriting.single import judged
 from mnist_helpers.widgets import DrawingPad, drawings
 from mnist_helpers.widgets.drawings import as_digits, load_drawings, save_drawings, uploaded
@@ -45,8 +45,8 @@ def test_nothing_is_drawn_at_first(pad):
 
 def test_what_is_drawn_is_read_in_mnists_form(pad, model):
     for digit in (0, 3, 7, 8):
-        assert pad.draw(write(digit)) == digit
-        assert np.array_equal(pad.picture, to_mnist_form(draw(write(digit))))
+        assert pad.draw(fitted(write(digit))) == digit
+        assert np.array_equal(pad.picture, to_mnist_form(draw(fitted(write(digit)))))
         answer, probabilities = predict(pad.picture, model)
         assert pad.digit == answer and torch.equal(pad.probabilities, probabilities)
         assert f"It reads <b>{digit}</b>" in pad._answered.value and pad.label.value == digit
