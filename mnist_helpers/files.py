@@ -29,7 +29,7 @@ def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path} is no regular file: copy what it gives into one")
+        raise OSError(f"{path} is no regular file: pipes and devices are not read")
     raise OSError(f"{path} has {status.st_size:,} bytes: files of more than {limit:,} bytes are not read")
 
 
