@@ -1,11 +1,36 @@
-"""Writing files so that a reader never sees half of one, and checksums."""
+"""Reading files of bounded size, writing them so that a reader never sees half of one, their names, and checksums."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import re
+import stat
 import uuid
 from pathlib import Path
+
+
+def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
+    """Return a regular file's bytes. Anything else, such as a FIFO or a device, might never end and is not opened.
+
+    Raises:
+        OSError: there is no such file, it is no regular one, it has more than `limit` bytes, or it cannot be read; in
+            one sentence that names it.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+            with open(path, "rb") as file:
+                return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise OSError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is no regular file: copy what it gives into one")
+    raise OSError(f"{path} has {status.st_size:,} bytes: files of more than {limit:,} bytes are not read")
 
 
 def write_atomically(path: str | Path, content: bytes | str, previous: Path | None = None) -> None:
@@ -35,6 +60,20 @@ def write_atomically(path: str | Path, content: bytes | str, previous: Path | No
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def file_name(text: str, longest: int = 150) -> str:
+    """Return a name that comes from data as a file's name, without an ending: on any system a file in its own folder.
+
+    A name that is one already stays as it is. Of others, what does not suit is replaced, and a checksum tells apart
+    what is then alike.
+    """
+    name = re.sub(r"[^\w .,()\[\]=+-]", "_", text)
+    name = re.sub(r"^(?=\.|(con|prn|aux|nul|(com|lpt)[\d¹²³]) *(\.|$))|[. ]$|^$", "_", name, flags=re.IGNORECASE)
+    if name == text and len(name.encode()) <= longest:
+        return name
+    short = name.encode()[: longest - 20].decode(errors="ignore")
+    return f"{short}_{sha256(text.encode(errors='surrogatepass'))[:12]}"
 
 
 def previous_of(path: Path) -> Path:

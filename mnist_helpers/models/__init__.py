@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..environment import seeded
 from .averaged import Committee, ShiftAveraged
 from .cnn import cnn_dropout, cnn_tuned, conv_bn_relu, keras_cnn, lenet5
 from .fast import fast_cnn
@@ -21,12 +22,12 @@ def shift_averaged(
     model: str = "fast_cnn", model_arguments: Mapping[str, Any] | None = None, diagonals: bool = False
 ) -> ShiftAveraged:
     """Return `ShiftAveraged` around the model of this name in `MODELS`."""
-    return ShiftAveraged(MODELS[model](**(model_arguments or {})), diagonals)
+    return ShiftAveraged(build_model(model, **(model_arguments or {})), diagonals)
 
 
 def committee_of(members: Sequence[tuple[str, Mapping[str, Any]]] = 5 * (("fast_cnn", {}),)) -> Committee:
     """Return a `Committee`; `members` is a list of (name in `MODELS`, its arguments)."""
-    return Committee(MODELS[model](**arguments) for model, arguments in members)
+    return Committee(build_model(model, **arguments) for model, arguments in members)
 
 
 INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisation}
@@ -34,6 +35,8 @@ INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisat
 PERCEPTRONS = network, improved_network, mlp_baseline
 CONVOLUTIONAL = lenet5, cnn_dropout, cnn_tuned, keras_cnn, conv_bn_relu, resnet_small, densenet_small, fast_cnn
 OTHERS = shift_averaged, committee_of
+MAX_VALUES = 500  # in a model's arguments: names, numbers, lists
+LARGEST_MODEL = 1_000_000_000  # bytes
 MODELS: dict[str, Callable[..., nn.Module]] = {model.__name__: model for model in PERCEPTRONS + CONVOLUTIONAL + OTHERS}
 
 
@@ -42,6 +45,32 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
     return MODELS[name](**arguments).to(memory_format=torch.channels_last)  # convolutions train up to a quarter faster
+
+
+def outline(name: str, **arguments: Any) -> nn.Module:
+    """Return what `build_model` does on the device "meta": with shapes and names, but without memory for its numbers.
+
+    Raises:
+        ValueError: the model would have too many layers or take too much memory; as for `build_model`.
+    """
+    if (n := _n_values(arguments)) > MAX_VALUES:
+        raise ValueError(f"a model is described by at most {MAX_VALUES} arguments, not {n:,}")
+    with seeded(0), torch.device("meta"):  # the caller's random state stays as it is
+        model = build_model(name, **arguments)
+    if (size := n_bytes(model)) > LARGEST_MODEL:
+        raise ValueError(f"the model would take {size:,} bytes, and at most {LARGEST_MODEL:,} are allowed")
+    return model
+
+
+def n_bytes(model: nn.Module) -> int:
+    """Return how many bytes a model's weights and statistics take."""
+    return sum(value.nbytes for value in model.state_dict().values())
+
+
+def _n_values(value: Any) -> int:
+    """Return how many values lie in nested dicts and lists, these included."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return 1 + sum(_n_values(part) for part in parts)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
