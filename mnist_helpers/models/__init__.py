@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 
 from ..environment import seeded
 from .averaged import Committee, ShiftAveraged
@@ -35,7 +36,7 @@ INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisat
 PERCEPTRONS = network, improved_network, mlp_baseline
 CONVOLUTIONAL = lenet5, cnn_dropout, cnn_tuned, keras_cnn, conv_bn_relu, resnet_small, densenet_small, fast_cnn
 OTHERS = shift_averaged, committee_of
-MAX_VALUES = 500  # in a model's arguments: names, numbers, lists
+MAX_PARTS = 1000  # weights and biases of a model's layers
 LARGEST_MODEL = 1_000_000_000  # bytes
 MODELS: dict[str, Callable[..., nn.Module]] = {model.__name__: model for model in PERCEPTRONS + CONVOLUTIONAL + OTHERS}
 
@@ -53,9 +54,7 @@ def outline(name: str, **arguments: Any) -> nn.Module:
     Raises:
         ValueError: the model would have too many layers or take too much memory; as for `build_model`.
     """
-    if (n := _n_values(arguments)) > MAX_VALUES:
-        raise ValueError(f"a model is described by at most {MAX_VALUES} arguments, not {n:,}")
-    with seeded(0), torch.device("meta"):  # the caller's random state stays as it is
+    with seeded(0), torch.device("meta"), _LimitedParts():  # the caller's random state stays as it is
         model = build_model(name, **arguments)
     if (size := n_bytes(model)) > LARGEST_MODEL:
         raise ValueError(f"the model would take {size:,} bytes, and at most {LARGEST_MODEL:,} are allowed")
@@ -67,10 +66,21 @@ def n_bytes(model: nn.Module) -> int:
     return sum(value.nbytes for value in model.state_dict().values())
 
 
-def _n_values(value: Any) -> int:
-    """Return how many values lie in nested dicts and lists, these included."""
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return 1 + sum(_n_values(part) for part in parts)
+class _LimitedParts(TorchFunctionMode):
+    """Counts what this thread's layers are made of within the `with` block, and ends it when that is too much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_parts = 0
+
+    def __torch_function__(
+        self, function: Callable, types: object, given: tuple = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        """Do what was called."""
+        self.n_parts += function is torch.empty
+        if self.n_parts > MAX_PARTS:
+            raise ValueError(f"the model would have more than {MAX_PARTS:,} weights and biases of layers")
+        return function(*given, **(options or {}))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

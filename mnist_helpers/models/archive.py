@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 LARGEST_FILE = 1_000_000_000  # bytes
-LARGEST_PICKLE = 2_000_000  # bytes, of which each becomes at most a few hundred in memory: names, sizes, plain values
-LARGEST_DIRECTORY = 100_000  # entries
+LARGEST_PICKLE = 1_000_000  # bytes, of which each becomes at most a few hundred in memory: names, sizes, plain values
+LARGEST_DIRECTORY = 20_000  # entries
 MAX_DIMENSIONS = 16
 KINDS = {
     "DoubleStorage": torch.float64,
@@ -181,6 +181,7 @@ def _counter(counts: dict) -> Counter:
 
 def _fill(target: dict, values: list[Any]) -> None:
     """Put keys and values in turn into a dict. Keys are names and whole numbers: tuples may be too deep to hash."""
-    if not all(type(key) in (str, int) for key in values[::2]):
+    if not isinstance(target, dict) or not all(type(key) in (str, int) for key in values[::2]):
         raise ArchiveError("it holds more than tensors and plain values: keys other than names and numbers")
-    dict.update(target, zip(values[::2], values[1::2], strict=True))
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        target[key] = value

@@ -45,7 +45,7 @@ CHECKSUM = Rule(
 ANSWERS = Rule("a text of digits", lambda value: isinstance(value, str) and set(value) <= set("0123456789"))
 COUNT = _number(1, 10**15, whole=True)
 SECONDS = _number(0, 1e12)
-LOSS = _number(-1e30, 1e30)
+LOSS = _number(-0.01, 1e30)  # sums of rounded logarithms may lie below 0
 PERCENT = _number(0, 100)
 EPOCH = {
     "epoch": COUNT,
@@ -53,7 +53,7 @@ EPOCH = {
     "train_accuracy": PERCENT,
     "validation_loss": _or_null(LOSS),
     "validation_accuracy": _or_null(PERCENT),
-    "learning_rate": _number(-1e30, 1e30),
+    "learning_rate": _number(0, 1e30),
     "seconds": SECONDS,
 }
 EPOCHS = Rule(

@@ -89,9 +89,9 @@ def load_model(
     card = _read_card(path)
     content = _described_content(path, card)
     model = _outline(card, path)
-    if n_bytes(model) > 2 * len(content):  # float16 becomes float32, and nothing else grows
-        raise CheckpointError(f"{path} does not fit its card, whose model takes {n_bytes(model):,} bytes")
     state = _fitting(_unpack(content, path), model, path)
+    if n_bytes(model) > 2 * len(content):  # float16 becomes float32, and nothing else grows
+        raise CheckpointError(f"{path} has {len(content):,} bytes, too few for a model of {n_bytes(model):,} bytes")
     model = model.to_empty(device="cpu")
     model.load_state_dict(state)
     model.card = card  # type: ignore[assignment]
