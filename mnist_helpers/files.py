@@ -1,9 +1,10 @@
-"""Reading files of bounded size, writing them so that a reader never sees half of one, and checksums."""
+"""Reading files of bounded size, writing them so that a reader never sees half of one, their names, and checksums."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path} is no regular file: copy what it gives into one")
+        raise OSError(f"{path} is no regular file: pipes and devices are not read")
     raise OSError(f"{path} has {status.st_size:,} bytes: files of more than {limit:,} bytes are not read")
 
 
@@ -76,6 +77,20 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def file_name(text: str, longest: int = 150) -> str:
+    """Return a name that comes from data as a file's name, without an ending: on any system a file in its own folder.
+
+    A name that is one already stays as it is. Of others, what does not suit is replaced, and a checksum tells apart
+    what is then alike.
+    """
+    name = re.sub(r"[^\w .,()\[\]=+-]", "_", text)
+    name = re.sub(r"^(?=\.|(con|prn|aux|nul|(com|lpt)[\d¹²³]) *(\.|$))|[. ]$|^$", "_", name, flags=re.IGNORECASE)
+    if name == text and len(name.encode()) <= longest:
+        return name
+    short = name.encode()[: longest - 20].decode(errors="ignore")
+    return f"{short}_{sha256(text.encode(errors='surrogatepass'))[:12]}"
 
 
 def previous_of(path: Path) -> Path:

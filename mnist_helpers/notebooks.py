@@ -19,7 +19,8 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from .data.digits import load_data
 from .environment import project_root, quick_mode, runs_folder
 from .experiments.tables import readme_with_table, results_table
-from .files import write_atomically
+from .files import previous_of, write_atomically
+from .models.saved import copy_saved
 
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures go onto the page
 LARGEST = 10_000_000  # bytes of a published file
@@ -130,12 +131,10 @@ def publish() -> None:
         raise NotebookError("a notebook did not find MNIST although it is here: nothing has been published")
     pictures = {path: _readme_picture(notebook) for path, notebook in executed.items()}
     root, runs = project_root(), runs_folder()
-    for pattern in ("records/*/mnist-*.json", "saved_models/[!.]*.pth", "saved_models/[!.]*.json"):
-        for path in runs.glob(pattern):
-            if path.stat().st_size > LARGEST:
-                print(f"{path.name} stays in {path.parent}: it is too large for the repository; its card is published")
-                continue
-            write_atomically(root / path.relative_to(runs), path.read_bytes())
+    for path in runs.glob("records/*/mnist-*.json"):
+        write_atomically(root / path.relative_to(runs), path.read_bytes())
+    for card in runs.glob("saved_models/[!.]*.json"):
+        _publish_model(card.with_suffix(".pth"), root / "saved_models")
     for path, notebook in executed.items():
         write_atomically(path, nbformat.writes(notebook) + "\n")
         if picture := pictures[path]:
@@ -143,6 +142,20 @@ def publish() -> None:
     readme = root / "README.md"
     write_atomically(readme, readme_with_table(readme.read_text(encoding="utf-8")))
     print(f"\nPublished {len(executed)} notebooks; look at the changes with git diff before you commit them.")
+
+
+def _publish_model(path: Path, folder: Path) -> None:
+    """Copy weights and their card to a folder; where the weights are too large or gone, the card alone."""
+    target = folder / path.name
+    large = path.exists() and path.stat().st_size > LARGEST
+    if not large and (path.exists() or previous_of(path).exists()):
+        copy_saved(path, target)
+    elif not target.exists():  # else that could no longer be loaded
+        write_atomically(target.with_suffix(".json"), path.with_suffix(".json").read_bytes())
+    if large:
+        print(
+            f"{path.name} stays in {path.parent}: it is too large for the repository, which keeps cards of such alone"
+        )
 
 
 def stamp() -> list[Path]:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from mnist_helpers.files import check_writable, previous_of, read_regular, write_atomically
+from mnist_helpers.files import check_writable, file_name, previous_of, read_regular, write_atomically
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
@@ -115,3 +115,46 @@ def test_only_regular_files_up_to_a_limit_are_read(tmp_path):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_name_from_data_is_a_file_in_its_own_folder_on_any_system():
+    for good in ("mlp_rate_0.0001", "network_betas_[0.9, 0.999]", "Größe 3", "a" * 150):
+        assert file_name(good) == good
+    bad = [
+        "",
+        ".",
+        "..",
+        "../x",
+        "/etc/passwd",
+        "a/b",
+        "a\\b",
+        "C:x",
+        "a\0b",
+        "a\nb",
+        "CON",
+        "con.txt",
+        "LPT¹",
+        "NUL .x",
+    ]
+    bad += [
+        ".hidden",
+        "end.",
+        "end ",
+        "*",
+        "a?",
+        "\ud800",
+        "x" * 151,
+        "é" * 80,
+        "../" * 1000,
+        "nul",
+        "aux.",
+        "<b>",
+        "a|b",
+    ]
+    names = [file_name(name) for name in bad]
+    assert len({name.lower() for name in names}) == len(bad), "names that differ are different files"
+    for name in names:
+        assert len(name.encode()) <= 150 and file_name(name) == name
+        assert name[0] not in ". " and name[-1] not in ". " and not set(name) & set('/\\:*?"<>|\0\n')
+        assert name.split(".")[0].rstrip().upper() not in ("CON", "NUL", "AUX", "LPT¹")
+    assert len(file_name("synthetic " * 9, 24)) <= 24

@@ -10,9 +10,8 @@ import torch
 
 from ..data.augment import Augmentation
 from ..data.loaders import mean_and_std
-from ..environment import seeded
-from ..files import sha256
-from ..models import INITIALISATIONS, build_model
+from ..files import file_name
+from ..models import INITIALISATIONS, outline
 
 # Fields that do not decide the outcome of training
 DESCRIPTION = ("name", "ablation", "published_accuracy", "saved_as", "note", "varied", "changes")
@@ -123,8 +122,10 @@ def vary(recipe: Recipe, changes: dict[str, Any], *, check: bool = True) -> Reci
     if "lr" in added and scheduler == "OneCycleLR":
         own["scheduler_arguments"] = (arguments or base.scheduler_arguments) | {"max_lr": added["lr"]}
     own["optimizer_arguments"] = {k: v for k, v in base.optimizer_arguments.items() if k in known} | added
-    trial: dict[str, Any] = {"name": _trial_name(base, changes), "varied": base, "changes": changes, "ablation": ""}
-    trial |= {
+    trial: dict[str, Any] = {
+        "varied": base,
+        "changes": changes,
+        "ablation": "",
         "start": _held_back(base.start),
         "all_images": False,
         "published_accuracy": None,
@@ -135,7 +136,7 @@ def vary(recipe: Recipe, changes: dict[str, Any], *, check: bool = True) -> Reci
         json.dumps(changes, allow_nan=False)
         if own.get("augmentation") is not None:
             own["augmentation"] = Augmentation(**own["augmentation"])
-        varied = replace(base, **own, **trial)
+        varied = replace(base, name=_trial_name(base, changes), **own, **trial)
         if check:
             check_recipe(varied)
     except Exception as error:  # whatever the constructors raise
@@ -182,9 +183,10 @@ def _held_back(recipe: Recipe | None) -> Recipe | None:
 
 def _with_earlier(recipe: Recipe, changes: dict[str, Any], known: list[str]) -> dict[str, Any]:
     """Return a trial's earlier changes and these, whose names are checked; `known` are its optimizer's arguments."""
+    for name in ("optimizer_arguments", "scheduler_arguments", "model_arguments"):
+        if not isinstance(changes.get(name, {}), dict):
+            raise ValueError(f"{name} must be a dict of arguments by name, not {changes[name]!r}")
     arguments = changes.get("optimizer_arguments", {})
-    if not isinstance(arguments, dict):
-        raise ValueError(f"optimizer_arguments must be a dict of arguments by name, not {arguments!r}")
     changes = {name: value for name, value in changes.items() if name != "optimizer_arguments"} | arguments
     if isinstance(changes.get("augmentation"), Augmentation):
         changes["augmentation"] = _used(changes["augmentation"])
@@ -210,8 +212,7 @@ def check_recipe(recipe: Recipe) -> None:
     mean_and_std(recipe.normalisation)
     if recipe.augmentation:
         recipe.augmentation(torch.zeros(1, 1, 28, 28), 0.0, torch.Generator())
-    with seeded(0), torch.device("meta"):  # without memory, and without a draw from the caller's random state
-        build_model(recipe.model, **recipe.model_arguments)
+    outline(recipe.model, **recipe.model_arguments)
     optimizer = make_optimizer(recipe, [torch.zeros(1, requires_grad=True)])
     make_scheduler(recipe, optimizer, recipe.epochs, n_batches=100)
 
@@ -234,9 +235,7 @@ def _trial_name(base: Recipe, changes: dict[str, Any]) -> str:
     name = "_".join([base.name, *(f"{name}_{value}" for name, value in _flat(changes))])
     if not changes:
         name += "_unchanged"
-    if len(name) > 150:  # too long for a file's name
-        name = f"{name[:130]}_{sha256(name.encode())[:12]}"
-    return name
+    return file_name(name)  # its record is a file of that name
 
 
 def _flat(changes: dict[str, Any]) -> Iterator[tuple[str, Any]]:

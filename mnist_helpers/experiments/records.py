@@ -11,14 +11,18 @@ import torch
 
 from ..data.digits import Digits, load_part
 from ..environment import project_root, quick_mode, runs_folder
-from ..files import write_atomically
+from ..files import file_name, write_atomically
+from ..models.cards import check_fields, read_object
 from ..training.history import EpochResult, History
 from .recipe import Recipe, vary
 from .systems import RECIPES, find_recipe
 
-FIELDS = ("parameters", "epochs", "seconds", "threads", "validation_accuracy", "test_accuracy", "test_predictions")
 Record = dict[str, Any]  # what is kept of a run, JSON-ready
 KEY = ("recipe", "source", "quick", "trained_on", "device")  # what tells one row of the table from another
+DESCRIBED = (*KEY, "seed", "settings")  # what a card says, too
+FIGURES = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "test_predictions", "history")
+REQUIRED = (*DESCRIBED, *FIGURES, "parameters", "epochs", "seconds", "threads")
+TEST_IMAGES = {"mnist": 10_000, "fashionmnist": 10_000, "kmnist": 10_000, "qmnist": 60_000, "sklearn-digits": 360}
 
 
 def load_records(folders: Sequence[Path] | None = None) -> list[Record]:
@@ -54,7 +58,7 @@ def load_records(folders: Sequence[Path] | None = None) -> list[Record]:
 
 def find_record(recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None) -> Record | None:
     """Return this machine's record of such a run, or None; a pruned one does not count."""
-    pattern = _record_path(recipe, f"{digits.source}-*-{device.type}-seed{seed}.json")
+    pattern = _record_path(recipe, _run_name(digits.source, "*", device.type, seed))
     for path in pattern.parent.glob(glob.escape(pattern.name).replace("[*]", "*")):
         found = _read_record(path)
         same = found["settings"] == recipe.settings() and found.get("limit") == limit
@@ -65,13 +69,14 @@ def find_record(recipe: Recipe, seed: int, digits: Digits, device: torch.device,
 
 
 def write_record(recipe: Recipe, record: Record) -> None:
-    """Write a record among this machine's runs, in the place of an earlier one of the same run."""
-    write_atomically(_record_path(recipe, f"{_run_name(record)}.json"), json.dumps(record, indent=1) + "\n")
+    """Write a record among this machine's runs, in the place of an earlier one; ValueError if none could read it."""
+    checked(record)
+    write_atomically(_record_path(recipe, _run_name_of(record)), json.dumps(record, indent=1) + "\n")
 
 
 def weights_path(record: Record) -> Path:
     """Return where this machine keeps the weights of a recorded run for committees."""
-    return runs_folder() / "members" / f"{record['recipe']}-{_run_name(record)}.pth"
+    return runs_folder() / "members" / f"{file_name(record['recipe'])}-{_run_name_of(record)}.pth"
 
 
 def described_run(path: str | Path) -> tuple[Record, dict[str, Any]]:
@@ -84,8 +89,8 @@ def described_run(path: str | Path) -> tuple[Record, dict[str, Any]]:
         ValueError: it is neither, its recipe has changed since, or it is of quick mode and this is not, or the reverse.
         DataError: the digits cannot be found.
     """
-    card = _read_record(Path(path), {*KEY, "seed", "settings"})
-    recipe = _recipe_today(card)
+    card = _read_record(Path(path), DESCRIBED)
+    recipe = _recipe_today(card, check=True)
     if card["settings"] != recipe.settings():
         raise ValueError(f"{path} was made with other settings than {recipe.name} has today: train that instead")
     if card["quick"] != quick_mode():
@@ -116,29 +121,47 @@ def recorded_history(record: Record) -> History:
     return History([EpochResult(**epoch) for epoch in record["history"]])
 
 
-def _read_record(path: Path, fields: Collection[str] = frozenset({*FIELDS, *KEY, "seed", "settings"})) -> Record:
-    """Return the record in a file; raises ValueError if it is none, or lacks one of these fields."""
+def _read_record(path: Path, required: Collection[str] = REQUIRED) -> Record:
+    """Return the record in a file; raises ValueError, naming the field, if it is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if missing := set(fields) - set(found):
-            raise KeyError(*sorted(missing))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a record of a run ({error}): remove it or restore it") from error
-    return found
+        return checked(read_object(path), required)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a record of a run: {error}. Remove it or restore it.") from error
 
 
-def _recipe_today(record: Record) -> Recipe:
+def checked(record: Record, required: Collection[str] = REQUIRED) -> Record:
+    """Return a record whose every field is what it must be, or raise ValueError, naming the field."""
+    check_fields(record, required)
+    accuracy, predictions = record.get("test_accuracy"), record.get("test_predictions")
+    if "test_predictions" in required and (accuracy is None) != (predictions is None):
+        raise ValueError("it has only one of test_accuracy and test_predictions")
+    if accuracy is not None and predictions is not None:
+        n = TEST_IMAGES.get(record["source"], len(predictions))
+        if len(predictions) != n or not n:
+            raise ValueError(f"test_predictions are {len(predictions):,}, and not {n or 1:,}")
+        if abs(accuracy * n / 100 - round(accuracy * n / 100)) > 1e-6:
+            raise ValueError(f"test_accuracy is {accuracy}, which is no share of {n:,} test_predictions")
+    return record
+
+
+def _recipe_today(record: Record, *, check: bool = False) -> Recipe:
     """Return the recipe of a record, or the trial in a search, as it would be run today."""
-    if "varied" in record:
-        return vary(find_recipe(record["varied"]), record["changes"], check=False)
-    return find_recipe(record["recipe"])
+    if "varied" not in record:
+        return find_recipe(record["recipe"])
+    if record["recipe"] in RECIPES:
+        raise ValueError(f"a trial in a search has a name of its own, not {record['recipe']!r}")
+    return vary(find_recipe(record["varied"]), record.get("changes", {}), check=check)
 
 
-def _run_name(record: Record) -> str:
-    return f"{record['source']}-{record['trained_on']}-{record['device']}-seed{record['seed']}"
+def _run_name(source: str, trained_on: object, device: str, seed: int) -> str:
+    return f"{file_name(source, 24)}-{trained_on}-{file_name(device, 24)}-seed{seed}"
 
 
-def _record_path(recipe: Recipe, file: str) -> Path:
+def _run_name_of(record: Record) -> str:
+    return _run_name(record["source"], record["trained_on"], record["device"], record["seed"])
+
+
+def _record_path(recipe: Recipe, run: str) -> Path:
     """Return where this machine's record of a recipe, or of a trial in a search, lies."""
-    folder = runs_folder() / "records"
-    return folder / "trials" / f"{recipe.name}-{file}" if recipe.varied else folder / recipe.name / file
+    folder, name = runs_folder() / "records", file_name(recipe.name)
+    return folder / "trials" / f"{name}-{run}.json" if recipe.varied else folder / name / f"{run}.json"

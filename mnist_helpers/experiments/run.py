@@ -22,9 +22,10 @@ from ..data.digits import Digits, load_data
 from ..data.loaders import SPLIT, ResidentLoader, make_loaders
 from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, runs_folder, seeded
 from ..evaluation.scores import evaluate, predict_logits, score_on_test
-from ..files import sha256
+from ..files import file_name, sha256
 from ..models import INITIALISATIONS, build_model, count_parameters, unwrapped
 from ..models.averaged import Committee
+from ..models.cards import check_fields
 from ..models.saved import CheckpointError, load_model, save_model
 from ..training.history import History
 from ..training.loop import fit, train_one_epoch
@@ -118,6 +119,7 @@ def record_run(
     if digits is None:
         with first_on_its_machine():
             digits = load_data(allow_sample=allow_sample)
+    check_fields({"recipe": recipe.name, "seed": seed, "limit": limit, "source": digits.source})  # before hours of work
     known = broadcast(find_record(recipe, seed, digits, device, limit) if rank() == 0 and not again else None)
     if known is not None:
         if progress and rank() == 0:
@@ -343,7 +345,7 @@ def _keep(finished: Run, record: Record, digits: Digits, keep_weights: bool) -> 
     """Write a run's record and, where a command or a committee will ask for them, its weights."""
     recipe, paths = finished.recipe, []
     if recipe.is_system and record["seed"] == 0 and digits.source == "mnist" and record["limit"] is None:
-        paths.append(runs_folder() / "saved_models" / f"{recipe.saved_as or recipe.name}.pth")
+        paths.append(runs_folder() / "saved_models" / f"{file_name(recipe.saved_as or recipe.name)}.pth")
     if keep_weights or any(recipe in one.members for one in RECIPES.values()):
         paths.append(weights_path(record))
     if paths:
@@ -354,7 +356,7 @@ def _keep(finished: Run, record: Record, digits: Digits, keep_weights: bool) -> 
 def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None) -> str:
     """Return the name of a folder for the states of this run, and of no other one."""
     facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode()]
-    return f"{recipe.name[:60]}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
+    return f"{file_name(recipe.name[:60])}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
 
 
 def _make_loaders(

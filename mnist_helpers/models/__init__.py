@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 
+from ..environment import seeded
 from .averaged import Committee, ShiftAveraged
 from .cnn import cnn_dropout, cnn_tuned, conv_bn_relu, keras_cnn, lenet5
 from .fast import fast_cnn
@@ -22,12 +24,12 @@ def shift_averaged(
     model: str = "fast_cnn", model_arguments: Mapping[str, Any] | None = None, diagonals: bool = False
 ) -> ShiftAveraged:
     """Return `ShiftAveraged` around the model of this name in `MODELS`."""
-    return ShiftAveraged(MODELS[model](**(model_arguments or {})), diagonals)
+    return ShiftAveraged(build_model(model, **(model_arguments or {})), diagonals)
 
 
 def committee_of(members: Sequence[tuple[str, Mapping[str, Any]]] = 5 * (("fast_cnn", {}),)) -> Committee:
     """Return a `Committee`; `members` is a list of (name in `MODELS`, its arguments)."""
-    return Committee(MODELS[model](**arguments) for model, arguments in members)
+    return Committee(build_model(model, **arguments) for model, arguments in members)
 
 
 INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisation}
@@ -35,6 +37,8 @@ INITIALISATIONS = {"normal": normal_initialisation, "glorot": glorot_initialisat
 PERCEPTRONS = network, improved_network, mlp_baseline
 CONVOLUTIONAL = lenet5, cnn_dropout, cnn_tuned, keras_cnn, conv_bn_relu, resnet_small, densenet_small, fast_cnn
 OTHERS = shift_averaged, committee_of
+MAX_PARTS = 1000  # weights and biases of a model's layers
+LARGEST_MODEL = 1_000_000_000  # bytes
 MODELS: dict[str, Callable[..., nn.Module]] = {model.__name__: model for model in PERCEPTRONS + CONVOLUTIONAL + OTHERS}
 
 
@@ -43,6 +47,41 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
     return MODELS[name](**arguments).to(memory_format=torch.channels_last)  # convolutions train up to a quarter faster
+
+
+def outline(name: str, **arguments: Any) -> nn.Module:
+    """Return what `build_model` does on the device "meta": with shapes and names, but without memory for its numbers.
+
+    Raises:
+        ValueError: the model would have too many layers or take too much memory; as for `build_model`.
+    """
+    with seeded(0), torch.device("meta"), _LimitedParts():  # the caller's random state stays as it is
+        model = build_model(name, **arguments)
+    if (size := n_bytes(model)) > LARGEST_MODEL:
+        raise ValueError(f"the model would take {size:,} bytes, and at most {LARGEST_MODEL:,} are allowed")
+    return model
+
+
+def n_bytes(model: nn.Module) -> int:
+    """Return how many bytes a model's weights and statistics take."""
+    return sum(value.nbytes for value in model.state_dict().values())
+
+
+class _LimitedParts(TorchFunctionMode):
+    """Counts what this thread's layers are made of within the `with` block, and ends it when that is too much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_parts = 0
+
+    def __torch_function__(
+        self, function: Callable, types: object, given: tuple = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        """Do what was called."""
+        self.n_parts += function is torch.empty
+        if self.n_parts > MAX_PARTS:
+            raise ValueError(f"the model would have more than {MAX_PARTS:,} weights and biases of layers")
+        return function(*given, **(options or {}))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -3,19 +3,23 @@
 import functools
 import io
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..environment import choose_device, project_root, runs_folder, seeded
-from ..files import previous_of, sha256, write_atomically
-from . import build_model, unwrapped
+from ..environment import choose_device, project_root, runs_folder
+from ..files import file_name, previous_of, read_regular, sha256, write_atomically
+from . import n_bytes, outline, unwrapped
+from .archive import LARGEST_FILE, ArchiveError, read_archive
+from .cards import check_fields, read_object
 
 FORMAT = 1  # of the cards; a reader refuses others
-
-NO_CARD = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what reading a file that is no card raises
+DESCRIBED = ("model", "model_arguments")
+WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile add to the names of layers
 
 
 class CheckpointError(RuntimeError):
@@ -42,18 +46,22 @@ def save_model(model: nn.Module, path: str | Path, card: dict[str, Any], *, half
     state = {name: value.detach().cpu() for name, value in unwrapped(model).state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    try:
-        _rebuild(card).load_state_dict(state)  # what could not be loaded again must not be written
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise ValueError(f"the card does not describe this model: {_first_line(error)}") from error
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
-    card = {"format": FORMAT, **card, "weights": "float16" if half else "float32", "sha256": sha256(content)}
-    previous = previous_of(path)  # what the old card describes, until the new card is there
-    write_atomically(path, content, previous if _is_described(path) else None)
-    write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
-    previous.unlink(missing_ok=True)
+    card = {"format": FORMAT, **card, "weights": "float16" if half else "float32"}
+    try:  # what could not be loaded again must not be written
+        check_fields(card, DESCRIBED)
+        state = _fitting(state, _outline(card, path), path)
+        torch.save(state, buffer)
+        _unpack(buffer.getvalue(), path)
+    except (CheckpointError, ValueError) as error:
+        raise ValueError(f"this model cannot be saved with this card: {error}") from error
+    _write_pair(path, buffer.getvalue(), card)
+
+
+def copy_saved(source: Path, target: Path) -> None:
+    """Copy the weights at `source` and their card to `target`, which can be loaded at any moment; errors as above."""
+    card = _read_card(source)
+    _write_pair(target, _described_content(source, card), card)
 
 
 def load_model(
@@ -80,12 +88,11 @@ def load_model(
         return model.to(choose_device(device)).eval()
     card = _read_card(path)
     content = _described_content(path, card)
-    try:
-        with torch.device("meta"):  # without memory: a card may ask for any width
-            outline = _rebuild(card)
-    except Exception as error:  # whatever arguments that do not fit provoke in building the model
-        raise CheckpointError(f"{path.with_suffix('.json')} describes no model: {_first_line(error)}") from error
-    state, model = _fitting(_unpack(content, path), outline, path), _rebuild(card)
+    model = _outline(card, path)
+    state = _fitting(_unpack(content, path), model, path)
+    if n_bytes(model) > 2 * len(content):  # float16 becomes float32, and nothing else grows
+        raise CheckpointError(f"{path} has {len(content):,} bytes, too few for a model of {n_bytes(model):,} bytes")
+    model = model.to_empty(device="cpu")
     model.load_state_dict(state)
     model.card = card  # type: ignore[assignment]
     return model.to(choose_device(device)).eval()
@@ -94,7 +101,7 @@ def load_model(
 def load_once(name: str | Path) -> nn.Module:
     """Return `load_model(name)`, kept for the next call until the file changes. It is shared: to ask, not to train."""
     path = _find(name)
-    return _kept(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    return _kept(path, path.stat().st_mtime_ns if os.path.isfile(path) else 0)
 
 
 @functools.lru_cache(maxsize=2)
@@ -110,31 +117,33 @@ def read_card(name: str | Path) -> dict[str, Any]:
 def load_safely(content: bytes, path: Path) -> Any:
     """Return what torch saved in a file of this content; code in it is never run."""
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an unsuitable file provokes within torch, whose advice is to run the code
-        raise CheckpointError(
-            f"{path} holds no weights that can be read: it is damaged, was not written by torch.save, or holds more "
-            f"than tensors and plain values ({type(error).__name__})"
-        ) from error
+        if len(content) > LARGEST_FILE:
+            raise ArchiveError(f"it has {len(content):,} bytes, and more than {LARGEST_FILE:,} are not read")
+        return read_archive(content)
+    except ArchiveError as error:
+        raise CheckpointError(f"{path} holds no weights that can be read: {error}") from error
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes, or raise CheckpointError."""
+    """Return a regular file's bytes, or raise CheckpointError."""
     try:
-        return path.read_bytes()
+        return read_regular(path, LARGEST_FILE)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(str(error)) from error
 
 
 def _find(name: str | Path) -> Path:
     """Return the path of the weights of this name, whether they are there or only their card."""
-    if str(name).endswith(".pth"):
-        return Path(name)
+    path = Path(name)
+    if path.suffix == ".pth":
+        if path.name != str(name) or os.path.lexists(path) or os.path.lexists(path.with_suffix(".json")):
+            return path
+        name = path.stem  # no such file is here, but one of that name may be saved
     folders = (runs_folder() / "saved_models", project_root() / "saved_models")
     found = [path for folder in folders for path in sorted(folder.glob("*.*"))]
     saved = dict.fromkeys(path.with_suffix(".pth") for path in found if path.suffix in (".pth", ".json"))
     for path in saved:
-        if path.stem == name:
+        if path.stem in (name, file_name(str(name))):
             return path
     for path in saved:
         if _card_entry(path, "recipe") == name:
@@ -147,58 +156,62 @@ def _read_card(path: Path) -> dict[str, Any]:
     """Return the card beside the weights at `path`."""
     file = path.with_suffix(".json")
     try:
-        card = json.loads(read_file(file))
-        version = card["format"]
-    except NO_CARD as error:
-        raise CheckpointError(f"{file} is no card: {_first_line(error)}") from error
-    if version != FORMAT:
-        raise CheckpointError(f"{file} has format {version}, and this version reads {FORMAT}")
+        card = read_object(file)
+        check_fields(card, ["format"], {})
+        if card["format"] == FORMAT:
+            check_fields(card, DESCRIBED)
+    except OSError as error:
+        raise CheckpointError(str(error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is no card: {error}") from error
+    if card["format"] != FORMAT:
+        raise CheckpointError(f"{file} has format {card['format']!r:.100}, and this version reads {FORMAT}")
     return card
 
 
 def _card_entry(path: Path, key: str) -> Any:
     """Return what the card beside the weights at `path` says of `key`, or None."""
     try:
-        return json.loads(path.with_suffix(".json").read_bytes())[key]
-    except NO_CARD:
+        return read_object(path.with_suffix(".json")).get(key)
+    except (OSError, ValueError):
         return None
 
 
 def _unpack(content: bytes, path: Path) -> dict[str, Tensor]:
     """Return the state dict in the content of a weights file."""
     state = load_safely(content, path)
-    if not isinstance(state, dict) or not state or not all(_is_plain(*one) for one in state.items()):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict: save weights with torch.save(model.state_dict(), path)")
     return state
 
 
-def _is_plain(name: Any, value: Any) -> bool:
-    """Tell whether an entry is a layer's name and its numbers, each of which takes its place in the file."""
-    if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_nested or value.is_quantized:
-        return False
-    if value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
-        return False
-    return value.nbytes <= value.untyped_storage().nbytes()  # else few bytes could ask for any memory
-
-
 def _fitting(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
     """Return the state dict under the model's names, or say which layer is the first that differs or is no number."""
-    ours, first = model.state_dict(), next(iter(state))
-    own_first = next(iter(ours), "")
+    ours, theirs = _by_plain_name(model.state_dict()), _by_plain_name(state)
+    first, own_first = next(iter(theirs)), next(iter(ours), "")
     prefix = first.removesuffix(own_first) if first.endswith(own_first) else ""
-    state = {name.removeprefix(prefix): value for name, value in state.items()}
+    theirs = {name.removeprefix(prefix): value for name, value in theirs.items()}
     for name, value in ours.items():
-        if name not in state:
+        if name not in theirs and name.split(".")[-1] == "num_batches_tracked":  # a count that old files do not have
+            theirs[name] = torch.zeros_like(value, device="cpu")
+        if name not in theirs:
             raise CheckpointError(f"{path} does not fit this model: it has no {name}, which is {_shape(value)} here")
-        if state[name].shape != value.shape:
+        if theirs[name].shape != value.shape:
             raise CheckpointError(
-                f"{path} does not fit this model: its {name} is {_shape(state[name])}, and {_shape(value)} here"
+                f"{path} does not fit this model: its {name} is {_shape(theirs[name])}, and {_shape(value)} here"
             )
-        if not state[name].isfinite().all():
+        if not theirs[name].isfinite().all():
             raise CheckpointError(f"{path} holds infinite numbers or NaN in {name}: its training has diverged")
-    if surplus := [name for name in state if name not in ours]:
+    if surplus := [name for name in theirs if name not in ours]:
         raise CheckpointError(f"{path} does not fit this model, which has no {surplus[0]}")
-    return state
+    return dict(zip(model.state_dict(), (theirs[name] for name in ours)))
+
+
+def _by_plain_name(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict, in its order, without the wrappers in its names, unless two layers would then be one."""
+    plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): state[name] for name in state}
+    return plain if len(plain) == len(state) else dict(state)
 
 
 def _described_content(path: Path, card: dict[str, Any]) -> bytes:
@@ -213,17 +226,30 @@ def _described_content(path: Path, card: dict[str, Any]) -> bytes:
 
 def _is_described(path: Path) -> bool:
     """Tell whether there are weights at `path` that the card beside them describes."""
-    return path.exists() and sha256(path.read_bytes()) == _card_entry(path, "sha256")
+    try:
+        return sha256(read_file(path)) == _card_entry(path, "sha256")
+    except CheckpointError:
+        return False
+
+
+def _write_pair(path: Path, content: bytes, card: dict[str, Any]) -> None:
+    """Write weights and their card; what the old card describes stays beside them until the new card is there."""
+    previous = previous_of(path)
+    write_atomically(path, content, previous if _is_described(path) else None)
+    write_atomically(path.with_suffix(".json"), json.dumps({**card, "sha256": sha256(content)}, indent=1) + "\n")
+    previous.unlink(missing_ok=True)
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(str(side) for side in tensor.shape) or "a single number"
 
 
-def _rebuild(card: dict[str, Any]) -> nn.Module:
-    """Return the card's architecture with weights that are about to be replaced."""
-    with seeded(0):
-        return build_model(card["model"], **card["model_arguments"])
+def _outline(card: dict[str, Any], path: Path) -> nn.Module:
+    """Return the card's architecture without memory for its numbers."""
+    try:
+        return outline(card["model"], **card["model_arguments"])
+    except Exception as error:  # whatever arguments that do not fit provoke in building the model
+        raise CheckpointError(f"{path.with_suffix('.json')} describes no model: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

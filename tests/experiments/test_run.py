@@ -15,6 +15,7 @@ from mnist_helpers.data.loaders import make_loaders
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation import scores
 from mnist_helpers.evaluation.scores import evaluate, score_on_test
+from mnist_helpers.experiments import records
 from mnist_helpers.experiments import run as run_module
 from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records, recorded_history, weights_path
@@ -115,6 +116,60 @@ def test_a_variant_or_a_trial_is_not_scored_on_test(short, monkeypatch, digits):
     (path,) = (short / "runs" / "records" / "trials").iterdir()
     assert path.name == f"{record['recipe']}-synthetic-162-cpu-seed0.json"
     assert record in load_records()
+
+
+def test_names_from_data_never_become_paths(short, mnist, capsys):
+    """Of a trial trained again from its record, of a recipe, of the file it is saved as, and of the digits' source."""
+    outside = {"scheduler_arguments": {"x": "../../../PWNED/z"}}
+    trial = vary(RECIPES["network"], outside)
+    record = record_run(trial, digits=load_data(), limit=100, **QUIETLY)
+    Path("record.json").write_text(json.dumps(record))
+    assert main(["train", "--card", "record.json"]) == 0
+    assert "to the last digit what record.json says" in capsys.readouterr().out
+    away = replace(RECIPES["network"], name="../../away/one", saved_as="../../away/two")
+    made = record_run(away, keep_weights=True, **QUIETLY)
+    load_model(weights_path(made), "cpu"), load_model("../../away/two", "cpu"), load_model("../../away/one", "cpu")
+    assert record_run(away, **QUIETLY) == made, "and it is found again"
+    foreign = replace(load_data().take(torch.arange(200)), source="../../away/three")
+    record_run(replace(RECIPES["network"], name="CON", ablation="one"), digits=foreign, **QUIETLY)
+    assert sorted(path.name for path in short.iterdir()) == ["pyproject.toml", "record.json", "runs"]
+    assert {path.name for path in (short / "runs").iterdir()} <= {"records", "members", "saved_models", "unfinished"}
+    for folder in ("records", "members", "saved_models"):
+        files = [path for path in (short / "runs" / folder).rglob("*") if path.is_file()]
+        assert files and all(len(path.relative_to(short / "runs" / folder).parts) <= 2 for path in files)
+
+
+def test_what_a_record_could_not_say_is_refused_before_training(short, monkeypatch, digits):
+    monkeypatch.setattr(run_module, "run", None)
+    for options, said in (
+        ({"seed": -1}, "seed is -1, and not a whole number from 0 to"),
+        ({"limit": 0}, "limit is 0, and not a whole number from 1 to .*, or null"),
+        ({"digits": replace(digits, source="a\nb")}, "source is .*, and not text in one line"),
+        ({"recipe": replace(RECIPES["network"], name="a\nb")}, "recipe is .*, and not text in one line"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            record_run(**{"recipe": "network", "digits": digits, **QUIETLY, **options})
+
+
+def test_a_record_that_could_not_be_read_is_not_written(short, digits):
+    good = record_run("network_dropout", digits=digits, **QUIETLY)
+    with pytest.raises(ValueError, match="test_loss is nan, and not a number"):
+        records.write_record(RECIPES["network_dropout"], {**good, "test_loss": float("nan")})
+    assert load_records() == [good]
+
+
+def test_a_trial_that_could_not_be_trained_is_refused_before_it_is(short, digits):
+    made = record_run(vary(RECIPES["network"], {"lr": 0.1}), digits=digits, limit=100, **QUIETLY)
+    for changes in (
+        {"model_arguments": {"widths": [10**9]}},
+        {"model_arguments": {"widths": [1] * 50_000}},
+        {"lr": "x"},
+    ):
+        recipe = vary(RECIPES["network"], changes, check=False)
+        record = {**made, "changes": changes, "recipe": recipe.name, "settings": recipe.settings()}
+        Path("record.json").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match="network cannot be trained with .*(would (take|have)|rate|str)"):
+            records.described_run("record.json")
 
 
 def test_the_best_epochs_weights_are_kept_where_the_recipe_says_so(project):
@@ -274,6 +329,7 @@ def test_a_recipe_changed_by_hand_is_not_taken_for_the_one_of_that_name(short, d
 @pytest.fixture
 def mnist(monkeypatch):
     """The sample in MNIST's place."""
+    monkeypatch.setitem(records.TEST_IMAGES, "mnist", 360)
     disguised = {train: replace(load_data(train=train), source="mnist") for train in (True, False)}
     monkeypatch.setattr(run_module, "load_data", lambda allow_sample: disguised[True])
     monkeypatch.setattr(scores, "load_part", lambda source, train: disguised[train])

@@ -1,6 +1,7 @@
 """Records are read as they were written, and the tables made from them say what is in them."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.evaluation.significance import paired_difference, wilson_interval
 from mnist_helpers.experiments import systems
 from mnist_helpers.experiments.recipe import vary
-from mnist_helpers.experiments.records import full_runs, load_records
+from mnist_helpers.experiments.records import REQUIRED, TEST_IMAGES, full_runs, load_records
 from mnist_helpers.experiments.run import record_run
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.experiments.tables import (
@@ -24,6 +25,7 @@ from mnist_helpers.experiments.tables import (
     results_table,
     validation_table,
 )
+from mnist_helpers.models.cards import EPOCH
 
 ROOT = Path(__file__).parent.parent.parent
 FIELDS = (
@@ -47,8 +49,11 @@ def make_record(seed=0, test=98.0, validation=98.5, recipe="mlp_baseline", **cha
         "seconds": 10.0 + seed,
         "threads": 2,
         "validation_accuracy": validation,
+        "validation_loss": 0.05,
         "test_accuracy": test,
-        "test_predictions": "7" * 10000,
+        "test_loss": 0.06,
+        "test_predictions": "7" * TEST_IMAGES[changes.get("source", "mnist")],
+        "history": [{**dict.fromkeys(EPOCH, 0.5), "epoch": 1}],
     } | changes
 
 
@@ -110,10 +115,63 @@ def test_a_damaged_record_is_named(project, text):
         load_records()
 
 
+def test_a_record_that_says_nonsense_is_one_sentence_with_file_and_field(project, capsys):
+    command, compare = ["results"], ["results", "--compare", "mlp_plateau", "mlp_baseline"]
+    for seed in (0, 1):
+        write(project, make_record(seed), make_record(seed, 98.1 + seed, 98.6 + seed, recipe="mlp_plateau"))
+    assert main(command) == main(compare) == 0
+    path = project / "records" / "mlp_baseline" / "mnist-cpu-1.json"
+    good = json.loads(path.read_text())
+    nullable = "limit", "validation_accuracy", "validation_loss", "test_loss"
+    allowed = [("quick", True), *((field, None) for field in nullable)]
+    for field in (*REQUIRED, "n_digits", "limit", "varied", "changes", "stopped"):
+        for value in (float("nan"), "\n", ["mnist"], {"a": None}, -1, True, None):
+            if (field, value) in allowed or (field in ("settings", "changes") and isinstance(value, dict)):
+                continue
+            path.write_text(json.dumps({**good, field: value}))
+            capsys.readouterr()
+            code, error = main(command), capsys.readouterr().err
+            assert code == 2 and len(error.splitlines()) == 1, (field, value, error)
+            assert error.startswith(f"Error: {path} is not a record of a run: ") and field in error, (field, value)
+    for change, said in (
+        ({"validation_accuracy": float("nan")}, "validation_accuracy is nan, and not a number from 0 to 100, or null"),
+        ({"test_predictions": "7" * 9999}, "test_predictions are 9,999, and not 10,000"),
+        ({"test_predictions": "7" * 20_000}, "test_predictions are 20,000, and not 10,000"),
+        ({"test_predictions": ""}, "test_predictions are 0, and not 10,000"),
+        ({"test_predictions": "٣" * 10_000}, "test_predictions is .* and not a text of digits"),
+        ({"test_accuracy": 98.005}, "test_accuracy is 98.005, which is no share of 10,000 test_predictions"),
+        ({"source": "mine", "test_predictions": ""}, "test_predictions are 0, and not 1"),
+        ({"history": [{"epoch": 1}]}, "history is .* and not a list of epochs"),
+    ):
+        path.write_text(json.dumps(good | change))
+        assert main(compare) == 2
+        assert re.search(said, capsys.readouterr().err), change
+
+
+def test_a_trial_never_takes_the_name_of_a_named_recipe(project):
+    settings = RECIPES["network"].settings()
+    write(project, make_record(0), make_record(1, varied="network", changes={}, settings=settings))
+    with pytest.warns(UserWarning, match="1 records of other settings"):
+        assert seeds(load_records()) == [0]
+    nested = {}
+    for _ in range(900):
+        nested = {"a": nested}
+    odd = [
+        {"scheduler_arguments": 5, "lr": 1},
+        {"model_arguments": nested},
+        {"optimizer": ["SGD"]},
+        {"augmentation": 3},
+    ]
+    for seed, changes in enumerate(odd):
+        write(project, make_record(seed, recipe="trial", varied="network", changes=changes, settings=settings))
+    with pytest.warns(UserWarning, match=f"{1 + len(odd)} records of other settings"):
+        assert seeds(load_records()) == [0]
+
+
 def test_full_runs_are_full_and_in_the_order_of_their_seeds(project):
     write(project, make_record(10), make_record(2), make_record(3, quick=True), make_record(4, trained_on=60000))
     write(project, make_record(5, recipe="speed_99", trained_on=60000), make_record(6, recipe="speed_99"))
-    write(project, make_record(7, source="sklearn-digits"), make_record(8, device="cuda"))
+    write(project, make_record(7, 50.0, source="sklearn-digits"), make_record(8, device="cuda"))
     write(project / "runs", make_record(9))
     assert seeds(full_runs()["mlp_baseline"]) == [2, 10], "the committed ones"
     assert seeds(full_runs()["speed_99"]) == [5], "a recipe that holds nothing back"

@@ -8,22 +8,24 @@ import re
 import resource
 import signal
 import time
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from faults import Malicious, die_at, in_child, mutations, start, wait
 
-from mnist_helpers import files
+from mnist_helpers import files, notebooks
 from mnist_helpers.environment import seeded
 from mnist_helpers.experiments import records
-from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
-from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models import mlp_baseline, network
 from mnist_helpers.models.saved import CheckpointError, load_model, save_model
 from mnist_helpers.training import resume
 from mnist_helpers.training.history import EpochResult, History
 from mnist_helpers.training.resume import load_state, save_state, state_of, take_up
 
+ROOT = Path(__file__).parent.parent.parent
 CARD = {"model": "mlp_baseline", "model_arguments": {"width": 8}}
 
 
@@ -125,12 +127,15 @@ FORGERIES = {
     "another architecture": (model_of(1, 9).state_dict(), "its 1.weight is 9x784, and 8x784 here"),
     "numbers for names": (dict(enumerate(GOOD.values())), "holds no state dict"),
     "a sparse tensor": ({**GOOD, "1.weight": GOOD["1.weight"].to_sparse()}, "holds no (state dict|weights)"),
-    "a tensor without numbers": ({**GOOD, "1.weight": GOOD["1.weight"].to("meta")}, "holds no state dict"),
-    "complex numbers": ({**GOOD, "1.weight": GOOD["1.weight"].cfloat()}, "holds no state dict"),
-    "a tensor of any size": ({**GOOD, "1.weight": torch.zeros(1).expand(10**6, 10**6)}, "holds no state dict"),
+    "a tensor without numbers": (
+        {**GOOD, "1.weight": GOOD["1.weight"].to("meta")},
+        "holds more than tensors and plain values",
+    ),
+    "complex numbers": ({**GOOD, "1.weight": GOOD["1.weight"].cfloat()}, "holds more than tensors and plain values"),
+    "a tensor of any size": ({**GOOD, "1.weight": torch.zeros(1).expand(10**6, 10**6)}, "its tensors are larger"),
     "a tensor that repeats its numbers": (
         {**GOOD, "1.weight": torch.ones(1, 784).expand(8, 784)},
-        "holds no state dict",
+        "its tensors are larger than their numbers in the file",
     ),
 }
 
@@ -161,29 +166,119 @@ def test_a_card_may_not_ask_for_any_memory(saved):
     load_model(saved, "cpu")  # imports what that needs, which takes memory once
 
     def work():
-        messages, limit = [], resident() + 60_000_000  # the first layer of 30,000 neurons would take 94
+        messages, limit = [], resident() + 60_000_000  # two layers of 10,000 neurons would take 431
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        wide = [{"width": width} for width in (10**12, 30_000, -1, "wide")]
+        wide = [{"width": width} for width in (10**12, 10_000, -1, "wide")]
         for arguments in (*wide, {"depth": 3}, [1], None, 8):
             saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": arguments}))
-            with pytest.raises(CheckpointError, match="small.json describes no model|its 1.weight is 8x784") as caught:
+            with pytest.raises(
+                CheckpointError, match="small.json (describes no model|is no card)|its 1.weight is 8x784"
+            ) as caught:
                 load_model(saved)
             assert len(str(caught.value).splitlines()) == 1
             messages.append(str(caught.value))
         return messages[1]
 
-    assert "its 1.weight is 8x784, and 30000x784 here" in in_child(work), "told without building it"
+    assert "its 1.weight is 8x784, and 10000x784 here" in in_child(work), "told without building it"
 
 
 def test_a_few_bytes_may_not_ask_for_any_memory(saved):
     """A tensor may have one number in the file and any shape; the card beside it asks for that shape."""
-    state = {**GOOD, "1.weight": torch.zeros(1).expand(10**9, 784)}
+    state = {**GOOD, "1.weight": torch.zeros(1).expand(10**4, 784)}
     forge(saved, state)
     card = json.loads(saved.with_suffix(".json").read_text())
-    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": {"width": 10**9}}))
+    saved.with_suffix(".json").write_text(json.dumps({**card, "model_arguments": {"width": 10**4}}))
     assert saved.stat().st_size < 50_000
-    with pytest.raises(CheckpointError, match="small.pth holds no state dict"):
+    with pytest.raises(
+        CheckpointError, match="small.pth holds no weights .* its tensors are larger than their numbers"
+    ):
         load_model(saved, "cpu")
+
+
+def test_a_few_bytes_may_not_become_a_large_model(saved):
+    """Layers of one storage, stored or deflated, would each get memory of their own; so would members, and layers."""
+    with torch.device("meta"):
+        large = network(33 * [1000])
+    zeros = torch.zeros(1000, 1000)
+    shared = {name: zeros.as_strided(value.shape, value.stride()) for name, value in large.state_dict().items()}
+    forge(saved, shared)
+    card = json.loads(saved.with_suffix(".json").read_text())
+    deflated = saved.with_name("deflated.pth")
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    assert deflated.stat().st_size < 30_000
+    cards = {
+        "small": (
+            {"model": "network", "model_arguments": {"widths": 33 * [1000]}},
+            "its tensors are larger than their",
+        ),
+        "deflated": ({"model": "network", "model_arguments": {"widths": 33 * [1000]}}, "it is compressed"),
+        "layers": (
+            {"model": "network", "model_arguments": {"widths": 50_000 * [1]}},
+            "more than 1,000 weights and biases",
+        ),
+        "members": (
+            {"model": "committee_of", "model_arguments": {"members": 20_000 * [["fast_cnn", {}]]}},
+            "more than 1,000 weights and biases",
+        ),
+        "committees": (
+            {"model": "committee_of", "model_arguments": {"members": 100 * [["committee_of", {}]]}},
+            "more than 1,000 weights and biases",
+        ),
+        "wide": (
+            {"model": "network", "model_arguments": {"widths": [400_000]}},
+            "would take 1,2.* bytes, and at most 1,0",
+        ),
+    }
+
+    def work():
+        limit = resident() + 100_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        for name, (described, said) in cards.items():
+            path = saved.with_name("deflated.pth" if name == "deflated" else "small.pth")
+            described = {**card, **described, "sha256": sha256(path.read_bytes())}
+            path.with_suffix(".json").write_text(json.dumps(described))
+            with pytest.raises(CheckpointError, match=f"{path.stem}.(pth|json) .*{said}"):
+                load_model(path, "cpu")
+
+    assert in_child(work) is None
+
+
+def test_killed_at_each_step_of_publishing_the_published_model_can_be_loaded(tmp_path):
+    published = tmp_path / "saved_models" / "small.pth"
+    for number, path in ((1, published), (2, tmp_path / "runs" / "small.pth")):
+        save_model(model_of(number), path, {**CARD, "number": number})
+
+    def work(moment):
+        die_at(moment, files.os, "fsync", "replace")
+        notebooks._publish_model(tmp_path / "runs" / "small.pth", published.parent)
+
+    numbers = []
+    for moment in range(99):
+        outcome = in_child(lambda moment=moment: work(moment))
+        model = load_model(published, "cpu")
+        numbers.append(model.card["number"])
+        assert all((value == numbers[-1]).all() for value in model.state_dict().values())
+        if outcome is None:
+            break
+    assert numbers == sorted(numbers) and set(numbers) == {1, 2} and moment > 2
+    assert sorted(path.name for path in published.parent.iterdir() if path.name[0] != ".") == [
+        "small.json",
+        "small.pth",
+    ]
+
+
+def test_weights_too_large_to_publish_leave_published_ones_as_they_are(tmp_path, monkeypatch, capsys):
+    runs, published = tmp_path / "runs" / "small.pth", tmp_path / "saved_models"
+    save_model(model_of(2), runs, {**CARD, "number": 2})
+    monkeypatch.setattr(notebooks, "LARGEST", 1000)
+    notebooks._publish_model(runs, published)
+    assert [path.name for path in published.iterdir()] == ["small.json"], "the card alone"
+    assert "small.pth stays in" in capsys.readouterr().out
+    save_model(model_of(1), published / "small.pth", {**CARD, "number": 1})
+    notebooks._publish_model(runs, published)
+    assert load_model(published / "small.pth", "cpu").card["number"] == 1
 
 
 def resident():
@@ -242,8 +337,9 @@ def test_mutated_files_are_refused_or_read(saved, name, n):
     state = state_of(History([EpochResult(1, *[0.5] * 6)], GOOD), parts)
     save_state("run.pt", state)
     torch.save({"format": resume.FORMAT, **state, "code": Malicious()}, "code.pt")
-    record = {key: 0 for key in (*records.FIELDS, *records.KEY, "seed")}
-    saved.with_name("record.json").write_text(json.dumps({**record, "settings": RECIPES["lenet5"].settings()}))
+    saved.with_name("record.json").write_bytes(
+        (ROOT / "records" / "lenet5" / "mnist-48000-cpu-seed0.json").read_bytes()
+    )
     file, load, errors = LOADERS[name]
     path = saved.with_name(file)
     whole = path.read_bytes()

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from mnist_helpers.evaluation.scores import predict
 from mnist_helpers.experiments.records import full_runs
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.files import sha256
-from mnist_helpers.models import mlp_baseline, network
-from mnist_helpers.models.saved import CheckpointError, load_model, read_card, save_model
+from mnist_helpers.models import MODELS, build_model, mlp_baseline, network
+from mnist_helpers.models.saved import CheckpointError, load_model, load_once, read_card, save_model
 from mnist_helpers.notebooks import LARGEST
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,11 +88,15 @@ def test_weights_saved_under_another_name_are_found_by_their_recipe(saved, model
 def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):
     with pytest.raises(ValueError, match="no model 'unheard_of'"):
         save_model(model, project / "a.pth", {**CARD, "model": "unheard_of"})
-    with pytest.raises(ValueError, match="the card does not describe this model: .*size mismatch"):
+    with pytest.raises(
+        ValueError, match="this model cannot be saved with this card: .* its 1.weight is 8x784, and 9x784 here"
+    ):
         save_model(model, project / "a.pth", {**CARD, "model_arguments": {"width": 9}})
     with pytest.raises(ValueError, match="not in a.json"):
         save_model(model, project / "a.json", CARD)
-    with pytest.raises(ValueError, match="the card does not describe this model: KeyError: 'model'"):
+    with pytest.raises(
+        ValueError, match="this model cannot be saved with this card: it has no model and no model_arguments"
+    ):
         save_model(model, project / "a.pth", {"seed": 1})
     assert not list(project.glob("a.*"))
 
@@ -99,8 +104,9 @@ def test_a_card_that_could_not_rebuild_its_model_is_not_written(project, model):
 def test_missing_model_is_named(project):
     with pytest.raises(CheckpointError, match="no weights of 'nothing' are saved in"):
         load_model("nothing")
-    with pytest.raises(CheckpointError, match="nothing.json cannot be read: No such file"):
-        load_model("nothing.pth")
+    for missing in ("no/nothing.pth", project / "nothing.pth"):
+        with pytest.raises(CheckpointError, match="nothing.json: there is no such file"):
+            load_model(missing)
 
 
 def test_where_only_the_card_is_kept_it_can_be_read_and_the_sentence_says_so(saved):
@@ -160,6 +166,141 @@ def test_plain_state_dicts_fill_a_given_network_whatever_was_wrapped_around_it(t
             other = mlp_baseline(width=8)
         assert load_model(tmp_path / "net.pth", "cpu", model=other) is other and not other.training
         assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def wrappers_within(name, number):
+    """Return a name with wrappers before some of its parts, which ones the number tells; a different name for each."""
+    parts = [p for part in name.split(".") for p in (*(("module",), ("_orig_mod",), (), ())[number % 4], part)]
+    return ".".join((*(("_orig_mod", "module"), ("module",), ())[number % 3], *parts))
+
+
+def test_wrappers_in_any_mixture_and_order_are_no_part_of_a_name(tmp_path, model):
+    state = model.state_dict()
+    mixed = {wrappers_within(name, number): value for number, (name, value) in enumerate(state.items())}
+    assert len({name.split(".")[0] for name in mixed}) > 2
+    for names in (mixed, {f"net.{name}": value for name, value in mixed.items()}):
+        torch.save(names, tmp_path / "net.pth")
+        with seeded(1):
+            other = mlp_baseline(width=8)
+            other[1] = torch.compile(other[1])
+        load_model(tmp_path / "net.pth", "cpu", model=torch.nn.DataParallel(torch.compile(other)))
+        for (name, value), loaded in zip(state.items(), other.state_dict().values(), strict=True):
+            assert torch.equal(value, loaded), name
+
+
+def test_a_network_with_compiled_parts_is_saved_without_the_wrappers_names(project, model):
+    names = list(model.state_dict())
+    for part in (1, 9):
+        model[part] = torch.compile(model[part])
+    assert list(model.state_dict()) != names
+    for wrapped in (model, torch.compile(model), torch.compile(torch.nn.DataParallel(model))):
+        save_model(wrapped, project / "small.pth", CARD)
+        assert list(torch.load(project / "small.pth")) == names
+        assert torch.equal(load_model(project / "small.pth", "cpu")[1].weight, model[1].weight)
+
+
+def test_counts_of_batches_that_an_old_file_does_not_have_begin_at_zero(saved, model):
+    state = {name: value for name, value in model.state_dict().items() if "num_batches_tracked" not in name}
+    torch.save(state, saved)
+    forge(saved, saved.read_bytes())
+    for options in ({}, {"model": mlp_of_ones()}):
+        loaded = load_model(saved, "cpu", **options).state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in state.items())
+        assert loaded["2.num_batches_tracked"] == 0 and loaded["2.num_batches_tracked"].dtype == torch.int64
+    torch.save({name: value for name, value in state.items() if "running" not in name}, saved)
+    forge(saved, saved.read_bytes())
+    with pytest.raises(CheckpointError, match="it has no 2.running_mean"):
+        load_model(saved, "cpu")
+
+
+def mlp_of_ones():
+    with seeded(1):
+        model = mlp_baseline(width=8)
+    for value in model.state_dict().values():
+        value.fill_(1)
+    return model
+
+
+def test_a_name_with_its_ending_is_found_too_unless_such_a_file_is_here(saved, model, project):
+    assert torch.equal(load_model("small.pth", "cpu")[1].weight, model[1].weight)
+    assert read_card("small.pth") == read_card("small")
+    save_model(mlp_of_ones(), project / "small.pth", CARD)
+    assert (load_model("small.pth", "cpu")[1].weight == 1).all() and (load_model("small", "cpu")[1].weight != 1).any()
+    with pytest.raises(CheckpointError, match="no weights of 'nothing' are saved in .*; those that are: small"):
+        load_model("nothing.pth")
+
+
+def test_no_name_leads_out_of_the_folders(saved, project):
+    save_model(mlp_of_ones(), project / "outside.pth", CARD)
+    for name in (
+        "../outside",
+        "saved_models/../outside",
+        "",
+        ".",
+        "..",
+        "CON",
+        "a\0",
+        "a\0.pth",
+        "x" * 5000,
+        "x" * 5000 + ".pth",
+    ):
+        with pytest.raises(CheckpointError, match="no weights of .* are saved in"):
+            load_model(name, "cpu")
+    with pytest.raises(CheckpointError, match="cannot be read|there is no such file"):
+        load_model(f"saved_models/{'x' * 5000}.pth")
+    assert load_once_says("saved_models/a\0.pth") and load_once_says(f"saved_models/{'x' * 5000}.pth")
+
+
+def load_once_says(name):
+    with pytest.raises(CheckpointError) as caught:
+        load_once(name)
+    return len(str(caught.value).splitlines()) == 1
+
+
+def test_every_architecture_is_loaded_as_it_was_saved(project):
+    images = torch.linspace(0, 1, 2 * 784).reshape(2, 1, 28, 28)
+    small = {"conv_bn_relu": {"width": 0.125}, "shift_averaged": {"model": "lenet5"}}
+    for name in MODELS:
+        with seeded(0):
+            model = build_model(name, **small.get(name, {})).eval()
+        save_model(model, project / "one.pth", {"model": name, "model_arguments": small.get(name, {})})
+        loaded = load_model(project / "one.pth", "cpu")
+        assert torch.equal(loaded(images), model(images)), name
+        for (one, ours), theirs in zip(model.named_parameters(), loaded.parameters(), strict=True):
+            assert ours.stride() == theirs.stride() and theirs.requires_grad and theirs.device.type == "cpu", one
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(saved, model):
+    before = saved.read_bytes()
+    for value, half in ((torch.nan, False), (1e6, True)):  # too large for float16
+        with torch.no_grad():
+            model[1].weight[0, 0] = value
+        with pytest.raises(ValueError, match="this model cannot be saved .* holds infinite numbers or NaN in 1.weight"):
+            save_model(model, saved, CARD, half=half)
+    assert saved.read_bytes() == before
+
+
+def test_only_regular_files_are_read(saved, model):
+    card = saved.with_suffix(".json")
+    for path, load in (
+        (saved, lambda: load_model(saved, "cpu", model=model)),
+        (card, lambda: load_model(saved, "cpu")),
+    ):
+        path.rename("kept")
+        for make, said in (
+            (os.mkfifo, "is no regular file"),
+            (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+            (Path.mkdir, "is a folder, not a file"),
+            (lambda path: path.symlink_to("nowhere"), "there is no such file"),
+            (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2 * 10**9), "has 2,000,000,000 bytes"),
+        ):
+            make(path)
+            with pytest.raises(CheckpointError, match=f"{path.name}.* {said}"):
+                load()
+            with pytest.raises(CheckpointError, match="no weights of 'other' are saved"):
+                load_model("other")  # which asks every card for its recipe
+            path.rmdir() if path.is_dir() else path.unlink()
+        Path("kept").rename(path)
 
 
 def test_what_is_wrapped_around_a_network_is_not_saved(project, model):

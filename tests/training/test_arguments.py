@@ -17,8 +17,6 @@ from mnist_helpers.training.checks import backward_check
 from mnist_helpers.training.loop import epochs, fit, learning_rates, train_one_epoch
 from mnist_helpers.training.lr_find import lr_find
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Answering(nn.Module):
     """Gives what `answer` makes of the outputs of one layer."""

@@ -16,8 +16,6 @@ from mnist_helpers.training.loop import fit
 from mnist_helpers.training.resume import state_of, take_up
 from mnist_helpers.training.settings import settings_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make(optimizer=SGD, schedule=None, **settings):
     """Return [model, optimizer, schedule or None] with these settings."""
