@@ -7,9 +7,25 @@ they are implemented anew, for scoring only, and nothing is trained on them. FOL
 `truth.json`: {"file": {"digit": 3, "hand": 1}}. Validation digits are used unless `--test` is given.
 """
 
+import argparse
+import json
+import warnings
+from pathlib import Path
+
 import cv2
 import numpy as np
+import torch
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+from mnist_helpers.data import hands
+from mnist_helpers.data.digits import NO_DIGIT, load_mnist
+from mnist_helpers.data.loaders import stratified_split
+from mnist_helpers.evaluation.calibration import calibration_error
+from mnist_helpers.evaluation.scores import predict
+from mnist_helpers.experiments.tables import markdown_table
+from mnist_helpers.handwriting.single import single_form
+from mnist_helpers.models.saved import load_model
 
 Pictures = np.ndarray  # uint8 (N, 28, 28)
 
@@ -172,3 +188,82 @@ def corrupted(images: Pictures, seed: int = 0) -> dict[str, Pictures]:
         .astype(np.uint8)
         for number, corruption in enumerate(CORRUPTIONS)
     }
+
+
+def no_digits(n: int, random: np.random.Generator) -> dict[str, Pictures]:
+    """Return pictures of no digit, uint8 (N, 28, 28), by kind."""
+    letters, _ = hands.typed(n, hands.LETTERS, hands.fonts(hands.HANDWRITTEN + hands.PRINTED), random)
+    grey = np.stack([np.full((28, 28), value, np.uint8) for value in range(1, 256, 8)])
+    noise = random.integers(0, 256, (n, 28, 28)).astype(np.uint8)
+    return {"blank": np.zeros((1, 28, 28), np.uint8), "grey": grey, "noise": noise, "letters": letters}
+
+
+def probabilities(images: Pictures, model: torch.nn.Module) -> np.ndarray:
+    """Return float (N, 11): of the ten digits, and of there being none; 0 for a network that knows only digits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bright borders, which are meant here
+        answers = predict(images, model)[1].cpu().numpy()
+    return np.pad(answers, ((0, 0), (0, NO_DIGIT + 1 - answers.shape[1])))
+
+
+def row(model: torch.nn.Module, sets: dict[str, Pictures], labels: np.ndarray, others: dict[str, Pictures]) -> dict:
+    """Return a network's figures: accuracies in percent, calibration, and what it says of no digits."""
+    answers = {name: probabilities(images, model) for name, images in sets.items()}
+    right = {name: answer.argmax(axis=1) == labels for name, answer in answers.items()}
+    accuracies = {name: 100 * float(one.mean()) for name, one in right.items()}
+    clean, everywhere = answers["as they are"], np.concatenate(list(answers.values()))
+    correct = np.concatenate(list(right.values()))
+    threshold = np.quantile(_doubt(clean), 0.99)  # at which one in a hundred digits is refused
+    doubts = {kind: _doubt(probabilities(images, model)) for kind, images in others.items()}
+    figures = {**accuracies, "mean of 15": float(np.mean([accuracies[one.__name__] for one in CORRUPTIONS]))}
+    figures["calibration error"] = calibration_error(everywhere, np.tile(labels, len(sets)))
+    figures["AUROC right"] = float(roc_auc_score(correct, everywhere[:, :NO_DIGIT].max(axis=1)))
+    strange = np.concatenate(list(doubts.values()))
+    is_digit = np.concatenate([np.ones(len(clean)), np.zeros(len(strange))])
+    figures["AUROC digit"] = float(roc_auc_score(is_digit, -np.concatenate([_doubt(clean), strange])))
+    return figures | {f"{kind} refused": 100 * float((doubt > threshold).mean()) for kind, doubt in doubts.items()}
+
+
+def _doubt(answers: np.ndarray) -> np.ndarray:
+    """Return how little a picture looks like a digit: the probability of none, or else of no digit in particular."""
+    return answers[:, NO_DIGIT] if answers[:, NO_DIGIT].any() else 1 - answers.max(axis=1)
+
+
+def of_pictures(folder: Path, model: torch.nn.Module) -> dict[str, float]:
+    """Return the share of a folder's pictures that is read right, and its interval by a bootstrap over hands."""
+    truth = json.loads((folder / "truth.json").read_text())
+    forms = np.array([single_form(folder / name)[0] for name in truth])
+    right = probabilities(forms, model).argmax(axis=1) == np.array([one["digit"] for one in truth.values()])
+    who = np.array([one["hand"] for one in truth.values()])
+    by_hand, random = [right[who == hand] for hand in np.unique(who)], np.random.default_rng(0)
+    draws = [random.integers(0, len(by_hand), len(by_hand)) for _ in range(2000)]
+    low, high = np.quantile([np.concatenate([by_hand[one] for one in draw]).mean() for draw in draws], [0.025, 0.975])
+    return {"pictures": 100 * float(right.mean()), "from": 100 * float(low), "to": 100 * float(high)}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["any_hand", "record", "lenet5"])
+    parser.add_argument("--pictures", type=Path, help="a folder of pictures of one digit, with its truth.json")
+    parser.add_argument("--test", action="store_true", help="test digits, once a network is finished")
+    parser.add_argument("--limit", type=int, default=12_000, help="so many digits (default %(default)s)")
+    options = parser.parse_args()
+    digits = load_mnist(train=not options.test)
+    if not options.test:
+        digits = digits.take(stratified_split(digits.labels)[1])
+    images, labels = digits.images[: options.limit].numpy(), digits.labels[: options.limit].numpy()
+    sets, others = {"as they are": images, **corrupted(images)}, no_digits(500, np.random.default_rng(1))
+    rows = {name: row(load_model(name), sets, labels, others) for name in options.models}
+    if options.pictures:
+        for name in rows:
+            rows[name] |= of_pictures(options.pictures, load_model(name))
+    lines = []
+    for figure in rows[options.models[0]]:
+        form = "{:.4f}" if figure.startswith(("AUROC", "calibration")) else "{:.2f}"
+        lines.append([figure, *(form.format(one[figure]) for one in rows.values())])
+    print(markdown_table(["", *options.models], lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -130,7 +130,7 @@ def read_digits(image: Any, model: str | Path | nn.Module = DEFAULT_MODEL) -> Re
 
 
 def _of_digits(probabilities):
-    """Return the probabilities of the ten digits among each other, float32 (N, 10): whether it is one, `_judge` says."""
+    """Return the ten digits' probabilities among each other, float32 (N, 10); whether it is one, `_judge` says."""
     ten = probabilities[:, :10].cpu().numpy()
     return ten / ten.sum(axis=1, keepdims=True)
 

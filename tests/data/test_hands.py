@@ -9,9 +9,10 @@ from mnist_helpers.data.strokes import SHAPES
 
 def test_other_hands_and_no_digits_follow_the_digits(digits):
     more = hands.many_hands(digits, 48, 60, seed=1)
-    assert torch.equal(more.images[: len(digits)], digits.images) and torch.equal(more.labels[: len(digits)], digits.labels)
+    n = len(digits)
+    assert torch.equal(more.images[:n], digits.images) and torch.equal(more.labels[:n], digits.labels)
     assert more.images.dtype == torch.uint8 and more.images.shape[1:] == (28, 28)
-    labels = more.labels[len(digits) :]
+    labels = more.labels[n:]
     assert (labels == hands.NO_DIGIT).sum() == 60 and set(labels.tolist()) == set(range(11))
     assert torch.equal(more.images, hands.many_hands(digits, 48, 60, seed=1).images)
     assert not torch.equal(more.images, hands.many_hands(digits, 48, 60, seed=2).images)
