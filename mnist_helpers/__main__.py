@@ -4,34 +4,74 @@ Each command imports what it needs, so that --help answers without loading PyTor
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .files import are_open
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 after a mistake said in one sentence, 130 after Ctrl-C."""
+    """Run one command and return its exit code.
+
+    It is 0; 2 after a mistake, said in one sentence; 130 after Ctrl-C; or 141, as for other programs, if whoever reads
+    the output has closed it, like `head`.
+    """
     warnings.showwarning = print_warning
-    options = parse(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what its encoding lacks, as stderr does
+    with unwritable_output_dropped():
+        options = parse(arguments)
+        try:
+            code = options.command(options) or 0
+            flush_output()
+            return code
+        except BrokenPipeError:
+            return 141
+        except mistakes() as error:
+            say(f"Error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            begins = "begins anew" if getattr(options, "card", None) else "goes on from there"
+            say(f"Interrupted: what is finished is kept; the same command {begins}.")
+            return 130
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, if there is one and it can be written to."""
+    if are_open(sys.stderr):
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def flush_output() -> None:
+    """Write what was printed, so that it fails, if it does, where it is noticed."""
+    if are_open(sys.stdout):
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def unwritable_output_dropped() -> Iterator[None]:
+    """After the `with` block, give up what stdout does not take, or else Python complains about it when it ends."""
     try:
-        return options.command(options) or 0
-    except mistakes() as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        begins = "begins anew" if getattr(options, "card", None) else "goes on from there"
-        print(f"Interrupted: what is finished is kept; the same command {begins}.", file=sys.stderr)
-        return 130
+        yield
+    finally:
+        try:
+            flush_output()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning in one line; of several processes that train together, only the first prints it."""
     if os.environ.get("RANK", "0") == "0":  # torchrun numbers its processes
-        print(f"Warning: {message}", file=sys.stderr)
+        say(f"Warning: {message}")
 
 
 def mistakes() -> tuple[type[Exception], ...]:
@@ -235,13 +275,13 @@ def read_files(options: argparse.Namespace) -> int:
         try:
             reading: Any = read_digit(file, model) if options.one else read_digits(file, model)
         except ValueError as error:
-            print(f"Error: {error}", file=sys.stderr)
+            say(f"Error: {error}")
             exit_code = 2
             continue
         if not reading.text:
-            print(f"{file}: no digits were found", file=sys.stderr)
+            say(f"{file}: no digits were found")
         elif not options.one and (unsure := reading.verdicts.count("unsure")):
-            print(f"{file}: unsure of {unsure} of {len(reading)} digits", file=sys.stderr)
+            say(f"{file}: unsure of {unsure} of {len(reading)} digits")
         if options.json:
             readings.append({"file": file, **reading.as_dict()})
             continue

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 T = TypeVar("T")
+PACKAGE = Path(__file__).parent
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
@@ -21,9 +22,11 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     """
     if name is not None:
         try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            numbers = torch.zeros(1, device=name)
+            numbers.item()  # the device "meta" computes, but gives no number
+            return numbers.device
+        except (RuntimeError, AssertionError, ImportError, TypeError) as error:  # whatever PyTorch lacks for it
+            reason = str(error).splitlines()[0].split(". ")[0]  # some go on with a list of all that there is
             raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu', or leave it out") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -93,11 +96,31 @@ def quick(full: T, short: T) -> T:
 def project_root() -> Path:
     """Return the folder of the project that the working directory lies in, or the working directory itself."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        settings = folder / "pyproject.toml"
-        if settings.is_file() and 'name = "mnist_helpers"' in settings.read_text(encoding="utf-8"):
-            return folder
-    return here
+    return next((folder for folder in (here, *here.parents) if _is_project(folder)), here)
+
+
+def published_folder(name: str) -> Path:
+    """Return the folder of what is published with the project, `name` being "saved_models" or "records".
+
+    It lies in the project that the working directory lies in. From anywhere else, it is that of the project that the
+    package lies in (an editable installation), or else the part that the package itself carries.
+    """
+    for project in (project_root(), PACKAGE.parent):
+        if _is_project(project):
+            return project / name
+    return PACKAGE / name
+
+
+def _is_project(folder: Path) -> bool:
+    """Tell whether a folder is this project's; a pyproject.toml of any other kind is passed over."""
+    settings = folder / "pyproject.toml"
+    try:
+        if not settings.is_file():  # a pipe would never end
+            return False
+        with open(settings, "rb") as file:
+            return b'name = "mnist_helpers"' in file.read(100_000)
+    except OSError:
+        return False
 
 
 def data_folder() -> Path:

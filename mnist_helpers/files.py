@@ -9,6 +9,12 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, with `~` for the home folder: in a setting, no shell has replaced it."""
+    return Path(os.path.expanduser(path))
 
 
 def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
@@ -19,9 +25,10 @@ def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
             one sentence that names it.
     """
     try:
-        status = os.stat(path)
+        place = user_path(path)
+        status = os.stat(place)
         if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
-            with open(path, "rb") as file:
+            with open(place, "rb") as file:
                 return file.read(status.st_size)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: there is no such file") from error
@@ -45,7 +52,7 @@ def write_atomically(path: str | Path, content: bytes | str, previous: Path | No
     Raises:
         OSError: the folder cannot be written to or the disk is full, in one sentence; the old file is untouched.
     """
-    path = Path(path)
+    path = user_path(path)
     with _temporary(path, content.encode("utf-8") if isinstance(content, str) else content) as temporary:
         if previous is not None:
             with contextlib.suppress(FileNotFoundError):  # there was none, or another process has just renamed it
@@ -55,7 +62,7 @@ def write_atomically(path: str | Path, content: bytes | str, previous: Path | No
 
 def check_writable(path: str | Path, size: int = 0) -> None:
     """Raise the OSError that writing `size` bytes to `path` would raise, and leave nothing but the folder behind."""
-    path = Path(path)
+    path = user_path(path)
     with _temporary(path, bytes(size)):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -91,6 +98,11 @@ def file_name(text: str, longest: int = 150) -> str:
         return name
     short = name.encode()[: longest - 20].decode(errors="ignore")
     return f"{short}_{sha256(text.encode(errors='surrogatepass'))[:12]}"
+
+
+def are_open(*streams: Any) -> bool:
+    """Tell whether one can print to streams: services, and pythonw, have no `sys.stdout` and `sys.stderr`."""
+    return not any(stream is None or getattr(stream, "closed", False) for stream in streams)
 
 
 def previous_of(path: Path) -> Path:

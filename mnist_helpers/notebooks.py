@@ -19,7 +19,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from .data.digits import load_data
 from .environment import project_root, quick_mode, runs_folder
 from .experiments.tables import readme_with_table, results_table
-from .files import previous_of, write_atomically
+from .files import check_writable, previous_of, write_atomically
 from .models.saved import copy_saved
 
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures go onto the page
@@ -45,12 +45,14 @@ def execute_all() -> dict[Path, nbformat.NotebookNode]:
 
     Raises:
         NotebookError: a cell failed; what ran before it is in the runs folder.
+        OSError: the runs folder cannot be written to.
     """
-    # One failed download is enough: the notebooks need not try again.
-    environment = INLINE if load_data().source == "mnist" else {**INLINE, "MNIST_OFFLINE": "1"}
     paths, executed = numbered_notebooks(), {}
     if not paths:
         raise NotebookError(f"{project_root()} has no notebooks: run this inside the project's folder")
+    check_writable(runs_folder() / "notebooks" / paths[0].name, 1_000_000)
+    # One failed download is enough: the notebooks need not try again.
+    environment = INLINE if load_data().source == "mnist" else {**INLINE, "MNIST_OFFLINE": "1"}
     for number, path in enumerate(paths, start=1):
         print(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
         start = time.perf_counter()

@@ -1,4 +1,6 @@
+import io
 import json
+import os
 import re
 import sys
 import tomllib
@@ -157,6 +159,34 @@ def test_an_unknown_recipe_lists_those_that_there_are(capsys):
         assert main(command) == 2
         sentence = capsys.readouterr().err
         assert "there is no recipe 'resnet9000': choose one of mlp_baseline" in sentence and "lenet5" in sentence
+
+
+def test_output_that_nobody_takes_ends_without_a_traceback(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    outputs = [(lambda: open(writer, "w"), 141, "")]  # as `results | head` ends
+    if Path("/dev/full").exists():
+        outputs.append((lambda: open("/dev/full", "w"), 2, "Error: [Errno 28] No space left on device\n"))
+    for opened, code, message in outputs:
+        with monkeypatch.context() as patch, opened() as stream:  # to close it would fail, if something were left in it
+            patch.setattr(sys, "stdout", stream)
+            assert main(["results"]) == code
+        assert capsys.readouterr().err == message
+
+
+def test_commands_work_without_streams(monkeypatch, capsys):
+    for stream in ("stderr", "stdout"):
+        monkeypatch.setattr(sys, stream, None)
+        assert main(["predict", "none.png"]) == 2
+        assert capsys.readouterr() == ("", ""), "what is said on stderr is no output"
+    assert main(["results"]) == 0
+
+
+def test_what_the_outputs_encoding_lacks_is_written_in_ascii(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["results"]) == 0
+    assert rb"| 98.21 \xb1 0.09 |" in output.buffer.getvalue()
 
 
 def test_help_says_how_the_command_was_called(monkeypatch, capsys):

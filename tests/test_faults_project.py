@@ -157,6 +157,8 @@ VULNERABLE = [
     ("tqdm", "4.66.2", "CVE-2024-34062"),
     ("scikit-learn", "1.4.2", "CVE-2024-5206"),
     ("onnx", "1.17.0", "CVE-2025-51480"),
+    ("opencv-python-headless", "4.11.0.86", "CVE-2025-53644"),
+    ("pytest", "9.0.2", "CVE-2025-71176"),
     ("jupyterlab", "4.4.7", "CVE-2025-59842"),
 ]
 

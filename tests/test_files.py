@@ -1,11 +1,32 @@
 import errno
+import io
 import os
+import re
 import signal
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from mnist_helpers import files
+from mnist_helpers.__main__ import main
+from mnist_helpers.data.digits import load_digits_sample, load_mnist
+from mnist_helpers.environment import seeded
+from mnist_helpers.experiments.records import described_run
+from mnist_helpers.experiments.run import record_run
 from mnist_helpers.files import check_writable, file_name, previous_of, read_regular, write_atomically
+from mnist_helpers.handwriting.ink import open_picture
+from mnist_helpers.models import mlp_baseline
+from mnist_helpers.models.export import export_onnx
+from mnist_helpers.models.saved import load_model, read_card, save_model
+from mnist_helpers.training import loop as training
+from mnist_helpers.training.resume import load_state, save_state
+from mnist_helpers.widgets.drawings import as_digits, load_drawings, save_drawings
+from mnist_helpers.widgets.pad import DrawingPad
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
@@ -158,3 +179,72 @@ def test_a_name_from_data_is_a_file_in_its_own_folder_on_any_system():
         assert name[0] not in ". " and name[-1] not in ". " and not set(name) & set('/\\:*?"<>|\0\n')
         assert name.split(".")[0].rstrip().upper() not in ("CON", "NUL", "AUX", "LPT¹")
     assert len(file_name("synthetic " * 9, 24)) <= 24
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk with room for so many bytes."""
+
+    room = 0
+
+    def write(self, data):
+        if len(data) > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def disk_of(room):
+    return lambda path, mode: type("Small", (FullDisk,), {"room": room})(path, mode)
+
+
+@pytest.mark.filterwarnings("default:THIS IS NOT MNIST")
+def test_what_cannot_be_kept_is_noticed_before_training(project, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise AssertionError("it was begun")
+
+    monkeypatch.setattr(training, "train_one_epoch", refuse)
+    monkeypatch.setattr("mnist_helpers.notebooks.execute", refuse)
+    (project / "runs").touch()
+    (project / "notebooks").mkdir()
+    (project / "notebooks" / "01_first.ipynb").touch()
+    for command in (["train", "network", "--allow-sample", "--device", "cpu"], ["notebooks"]):
+        assert main(command) == 2
+        assert re.search(r"runs/\S+ cannot be written .*: choose a folder you may write to", capsys.readouterr().err)
+    (project / "runs").unlink()
+    for room in (900_000, 1_500_000):  # too little for the record, and for a state of 4 * 109,386 * 4 bytes
+        monkeypatch.setattr(files, "open", disk_of(room), raising=False)
+        with pytest.raises(OSError, match=r"the disk that holds .* is full: free [23] MB"):
+            record_run("network", digits=load_digits_sample(), device="cpu", progress=False)
+
+
+def test_every_path_that_a_user_gives_may_begin_at_home(project, contents, monkeypatch):
+    home = project / "home"
+    (home / "states").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    with seeded(0):
+        model = mlp_baseline()
+    save_model(model, "~/own.pth", {"model": "mlp_baseline", "model_arguments": {}})
+    assert load_model("~/own.pth").card == read_card("~/own.pth")
+    load_model(Path("~/own.pth"), model=model)
+    save_state("~/states/state.pt", {"states": []})
+    assert load_state("~/states/state.pt") is not None
+    save_drawings(as_digits([np.zeros((28, 28), np.uint8)], [3]), "~/own.npz")
+    assert len(load_drawings("~/own.npz")) == len(DrawingPad(model, file="~/own.npz").digits) == 1
+    Image.new("L", (50, 40)).save(home / "page.png")
+    assert open_picture("~/page.png")[0].shape == (40, 50, 3)
+    options = {"digits": load_digits_sample().take(torch.arange(200)), "device": "cpu", "progress": False}
+    made = record_run("network", checkpoints="~/states", **options)
+    (record,) = (project / "runs" / "records").glob("*/*.json")
+    record.rename(home / "record.json")
+    assert described_run("~/record.json")[0] == made
+    for folder in ("root", "named"):
+        (home / folder / "MNIST" / "raw").mkdir(parents=True)
+        for name, content in contents.items():
+            (home / folder / "MNIST" / "raw" / name).write_bytes(content)
+    assert load_mnist("~/root", download=False).folder.startswith(str(home))
+    monkeypatch.setenv("MNIST_DATA", "~/named")
+    assert load_mnist(download=False).folder.startswith(str(home))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: SimpleNamespace(model_proto=model_proto))
+    model_proto = SimpleNamespace(SerializeToString=lambda: b"onnx")
+    export_onnx(model, "~/own.onnx")
+    assert (home / "own.onnx").read_bytes() == b"onnx"
+    assert not (project / "~").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..environment import data_folder, project_root
-from ..files import sha256
+from ..files import sha256, user_path
 from .form import to_mnist_form
 from .idx_files import SETS, DataError, describe, labels_of, obtain
 
@@ -86,9 +86,10 @@ def load_mnist(
         DataError: nothing valid was found and nothing could be downloaded.
         ValueError: no such set.
     """
-    named = os.environ.get("MNIST_DATA")
-    folders = [Path(root)] if root else []
-    folders += [Path(named).absolute(), project_root() / named] if named else []
+    folders = [user_path(root)] if root else []
+    if os.environ.get("MNIST_DATA"):
+        named = user_path(os.environ["MNIST_DATA"])
+        folders += [named.absolute(), project_root() / named]
     own, folders = folders, list(dict.fromkeys([*folders, data_folder()]))
     download = download and os.environ.get("MNIST_OFFLINE", "") in ("", "0")
     files = describe(name, train)

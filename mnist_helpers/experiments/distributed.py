@@ -43,10 +43,11 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
         device: "cuda" or "cpu"; the best one here unless named. Without torchrun, any that `choose_device` knows.
 
     Raises:
-        ValueError: this machine has no such device, or fewer GPUs than processes.
+        ValueError: this machine has no such device, or fewer GPUs than processes; WORLD_SIZE is set, and the rest of
+            what torchrun sets is not; or the processes do not find one another.
     """
     chosen = choose_device(device)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _n_started() == 1:
         yield chosen
         return
     if chosen.type == "cuda":
@@ -60,11 +61,33 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
         torch.cuda.set_device(chosen)
     else:
         chosen = torch.device("cpu")  # gloo knows no other
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    except RuntimeError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ValueError(f"the processes do not find one another at {place}: {str(error).splitlines()[0]}") from error
     try:
         yield chosen
     finally:
         dist.destroy_process_group()
+
+
+def _n_started() -> int:
+    """Return how many processes torchrun has started, or 1 without it."""
+    facts = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
+    if facts["WORLD_SIZE"] in ("", "1"):
+        return 1
+    advice = "start the processes with torchrun, or unset WORLD_SIZE"
+    for name, value in facts.items():
+        if not value.isdecimal():
+            raise ValueError(f"the environment variable {name} should be a number, not {value!r}: {advice}")
+    if not os.environ.get("MASTER_ADDR"):
+        raise ValueError(f"the environment variable MASTER_ADDR should be a host's name: {advice}")
+    if int(facts["RANK"]) >= int(facts["WORLD_SIZE"]):
+        raise ValueError(
+            f"RANK is {facts['RANK']} and WORLD_SIZE {facts['WORLD_SIZE']}, so there is no such process: {advice}"
+        )
+    return int(facts["WORLD_SIZE"])
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..data.digits import Digits, load_part
-from ..environment import project_root, quick_mode, runs_folder
-from ..files import file_name, write_atomically
+from ..environment import published_folder, quick_mode, runs_folder
+from ..files import file_name, read_regular, write_atomically
 from ..models.cards import check_fields, read_object
 from ..training.history import EpochResult, History
 from .recipe import Recipe, vary
@@ -37,11 +37,10 @@ def load_records(folders: Sequence[Path] | None = None) -> list[Record]:
         ValueError: a file is no record.
     """
     if folders is None:
-        folders = [project_root() / "records", runs_folder() / "records"]
+        folders = [published_folder("records"), runs_folder() / "records"]
     records: dict[tuple, Record] = {}
     outdated = 0
-    for path in [path for folder in folders for path in sorted(folder.glob("*/*.json"))]:
-        found = _read_record(path)
+    for found in [one for folder in folders for one in _read_folder(folder)]:
         try:
             current = found["settings"] == _recipe_today(found).settings()
         except ValueError:  # the recipe or the hyperparameter no longer exists
@@ -106,7 +105,7 @@ def full_runs(records: list[Record] | None = None, device: str = "cpu") -> dict[
     A full run has 48,000 images to train on, or all 60,000 where its recipe says so. `records` are the committed ones
     unless given; `load_records()` has this machine's too.
     """
-    records = load_records([project_root() / "records"]) if records is None else records
+    records = load_records([published_folder("records")]) if records is None else records
     found: dict[str, list[Record]] = {name: [] for name in RECIPES}
     for one in sorted(records, key=lambda one: one["seed"]):
         if one["recipe"] in found:
@@ -119,6 +118,14 @@ def full_runs(records: list[Record] | None = None, device: str = "cpu") -> dict[
 def recorded_history(record: Record) -> History:
     """Return the `training.History` of a record."""
     return History([EpochResult(**epoch) for epoch in record["history"]])
+
+
+def _read_folder(folder: Path) -> list[Record]:
+    """Return the records in a folder: a file each, or, in an installed package, all in one (see setup.py)."""
+    together = folder / "all.json"
+    if together.exists():
+        return [checked(record) for record in json.loads(read_regular(together))]
+    return [_read_record(path) for path in sorted(folder.glob("*/*.json"))]
 
 
 def _read_record(path: Path, required: Collection[str] = REQUIRED) -> Record:

@@ -22,7 +22,7 @@ from ..data.digits import Digits, load_data
 from ..data.loaders import SPLIT, ResidentLoader, make_loaders
 from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, runs_folder, seeded
 from ..evaluation.scores import evaluate, predict_logits, score_on_test
-from ..files import file_name, sha256
+from ..files import check_writable, file_name, sha256, user_path
 from ..models import INITIALISATIONS, build_model, count_parameters, unwrapped
 from ..models.averaged import Committee
 from ..models.cards import check_fields
@@ -104,7 +104,8 @@ def record_run(
         ValueError: no such recipe or folder; a committee under torchrun, or with `train`.
         DataError: MNIST cannot be found, and the sample was not asked for with `allow_sample`.
         CheckpointError: a member is recorded, but its weights are missing: remove its record to train it again.
-        TrainingError, OSError: training went wrong; the record cannot be written. Nothing recorded before is lost.
+        OSError: what is to be kept cannot be written, which is noticed before training where it can be.
+        TrainingError: training went wrong. Nothing recorded before is lost.
     """
     recipe, device = find_recipe(recipe), choose_device(device)
     seed, limit = index(seed), None if limit is None else index(limit)  # of NumPy's numbers, which JSON does not know
@@ -114,7 +115,7 @@ def record_run(
         raise ValueError(
             f"{recipe.name} is a committee: its members are trained by their own recipes, so leave out train"
         )
-    if checkpoints is not None and not Path(checkpoints).is_dir():
+    if checkpoints is not None and not (checkpoints := user_path(checkpoints)).is_dir():
         raise ValueError(f"there is no folder {checkpoints} for checkpoints: make it, or mount its drive")
     if digits is None:
         with first_on_its_machine():
@@ -130,6 +131,8 @@ def record_run(
         train = partial(_train_members, digits=digits, checkpoints=checkpoints, again=again, **options)
     states = Path(checkpoints or runs_folder() / "unfinished")
     states /= _states_name(recipe, seed, digits, device, limit)
+    if rank() == 0:  # before training, not after; `fit` looks at the states
+        check_writable(runs_folder() / "records" / f"{file_name(recipe.name)}.json", 1_000_000)
     if again and rank() == 0:
         shutil.rmtree(states, ignore_errors=True)
     finished = run(recipe, digits, seed, train=train, checkpoints=None if train else states, **options)

@@ -4,6 +4,7 @@ Every trial is a recipe with some settings changed (`vary`) and leaves a record 
 already is not trained again, so a search that was broken off goes on where it stopped.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.digits import Digits
-from ..environment import project_root
+from ..environment import published_folder
+from ..files import are_open
 from ..training.history import History
 from ..training.loop import TrainingError, epochs
 from .recipe import Recipe, vary
@@ -106,7 +108,7 @@ def run_trials(
     recipes = [vary(find_recipe(recipe), changes) for changes in trials]
     records: list[Record] = []
     options: dict[str, Any] = {"device": device, "allow_sample": allow_sample, "digits": digits, "limit": limit}
-    with tqdm(recipes, unit="trial", disable=not progress) as bar:
+    with tqdm(recipes, unit="trial", disable=not (progress and are_open(sys.stdout, sys.stderr))) as bar:
         for varied in bar:
             records.append(record_run(varied, seed, train=fit_trial, progress=False, **options))
             best = best_trial(records)
@@ -149,7 +151,7 @@ def load_trials(
 
     `records` are the committed ones unless given; `load_records()` has this machine's too.
     """
-    records = load_records([project_root() / "records"]) if records is None else records
+    records = load_records([published_folder("records")]) if records is None else records
     wanted = find_recipe(recipe).name, "mnist", False, device, trained_on
     keys = "varied", "source", "quick", "device", "trained_on"
     trials = [one for one in records if tuple(one.get(key) for key in keys) == wanted]

@@ -35,6 +35,7 @@ except ImportError as error:
 
 from ..data.digits import Digits, load_data
 from ..environment import combine_seeds, quick_mode, runs_folder
+from ..files import are_open, user_path
 from .recipe import Recipe, vary
 from .run import record_run
 from .search import fit_trial
@@ -123,7 +124,7 @@ def sweep(
     digits = load_data(allow_sample=allow_sample)  # before the workers do: a download happens once
     plan = Plan(recipe, space, n_trials, storage, name, seed, grace, limit, device, allow_sample, digits.source)
     study = _patiently(open_study, plan)
-    with tqdm(total=n_trials, unit="trial", disable=not progress) as bar:
+    with tqdm(total=n_trials, unit="trial", disable=not (progress and are_open(sys.stdout, sys.stderr))) as bar:
         if n_workers == 0:
             _work(study, plan, digits, bar)
         else:
@@ -255,7 +256,7 @@ def _open_storage(storage: str | Path | None, grace: int, attempts: int) -> _Sto
         storage = runs_folder() / "sweeps.db"
     url = str(storage)
     if "://" not in url:  # a path, in which ? and % mean themselves
-        url = URL.create("sqlite", database=str(Path(storage).absolute())).render_as_string()
+        url = URL.create("sqlite", database=str(user_path(storage).absolute())).render_as_string()
     # No connection outlives its query, so none breaks when the server restarts
     engine: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..environment import choose_device, project_root, runs_folder
-from ..files import file_name, previous_of, read_regular, sha256, write_atomically
+from ..environment import choose_device, published_folder, runs_folder
+from ..files import file_name, previous_of, read_regular, sha256, user_path, write_atomically
 from . import n_bytes, outline, unwrapped
 from .archive import LARGEST_FILE, ArchiveError, read_archive
 from .cards import check_fields, read_object
@@ -40,7 +40,7 @@ def save_model(model: nn.Module, path: str | Path, card: dict[str, Any], *, half
         ValueError: `path` does not end in `.pth`, or the card does not describe this model.
         OSError: the folder cannot be written to or the disk is full.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".pth":
         raise ValueError(f"weights are saved in a .pth file, not in {path.name}")
     state = {name: value.detach().cpu() for name, value in unwrapped(model).state_dict().items()}
@@ -134,12 +134,12 @@ def read_file(path: Path) -> bytes:
 
 def _find(name: str | Path) -> Path:
     """Return the path of the weights of this name, whether they are there or only their card."""
-    path = Path(name)
+    path = user_path(name)
     if path.suffix == ".pth":
         if path.name != str(name) or os.path.lexists(path) or os.path.lexists(path.with_suffix(".json")):
             return path
         name = path.stem  # no such file is here, but one of that name may be saved
-    folders = (runs_folder() / "saved_models", project_root() / "saved_models")
+    folders = (runs_folder() / "saved_models", published_folder("saved_models"))
     found = [path for folder in folders for path in sorted(folder.glob("*.*"))]
     saved = dict.fromkeys(path.with_suffix(".pth") for path in found if path.suffix in (".pth", ".json"))
     for path in saved:

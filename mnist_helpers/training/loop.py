@@ -1,6 +1,7 @@
 """The training loop: one epoch, a generator of epochs, and `fit`, which drains it into a `History`."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 from ..data.loaders import check_reusable, warn_of_odd_pixels
 from ..environment import combine_seeds, seeded, whole_number
 from ..evaluation.scores import accuracy, check_outputs, evaluate
-from ..files import check_writable
+from ..files import are_open, check_writable
 from ..models import device_of, unwrapped
 from .arguments import (
     check_hyperparameters,
@@ -326,10 +327,12 @@ def fit(
         all_reduce=all_reduce,
         bfloat16=bfloat16,
     )
-    with tqdm(total=n_epochs, initial=len(history) - before, unit="epoch", disable=not progress) as bar:
+    shown = progress and are_open(sys.stdout, sys.stderr)
+    with tqdm(total=n_epochs, initial=len(history) - before, unit="epoch", disable=not shown) as bar:
         try:
             if checkpoint is not None:
-                check_writable(checkpoint, sum(value.nbytes for value in history.last_state.values()))
+                size = sum(value.nbytes for value in history.last_state.values())
+                check_writable(checkpoint, 4 * size)  # the weights, the best ones, and two averages of Adam's
             while patience is None or history.epochs_without_improvement(before) < patience:
                 if (result := next(results, None)) is None:
                     break

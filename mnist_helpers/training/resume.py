@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..files import previous_of, write_atomically
+from ..files import previous_of, user_path, write_atomically
 from ..models.saved import CheckpointError, load_safely, read_file
 from .history import EpochResult, History
 from .settings import check_settings, plain
@@ -28,7 +28,7 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
         CheckpointError: the state holds something that could not be read again; nothing is written.
         OSError: the folder of `path` cannot be written to or the disk is full.
     """
-    path, buffer = Path(path), io.BytesIO()
+    path, buffer = user_path(path), io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     content = buffer.getvalue()
     try:
@@ -46,7 +46,8 @@ def load_state(path: str | Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: there are files, and all are damaged.
     """
-    files = [file for file in (Path(path), previous_of(Path(path))) if file.exists()]
+    path = user_path(path)
+    files = [file for file in (path, previous_of(path)) if file.exists()]
     for file in files:
         try:
             return _read(file)

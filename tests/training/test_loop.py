@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -122,6 +123,22 @@ def test_without_progress_nothing_is_printed(digits, capfd):
     _, _, history = train(digits, 9, model=model, optimizer=optimizer, scheduler=StepLR(optimizer, 1), patience=2)
     interrupted = train(digits, 9, loss_function=interrupting(30))[2]
     assert (history.stopped, interrupted.stopped) == ("early", "interrupted") and capfd.readouterr() == ("", "")
+
+
+def test_training_needs_no_streams(digits, monkeypatch, tmp_path):
+    """As under pythonw, and in services; the rate drops and training stops early, which would be said."""
+    closed = open(tmp_path / "closed", "w")
+    closed.close()
+    for out, err in ((None, None), (sys.stdout, None), (None, sys.stderr), (closed, sys.stderr), (closed, closed)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            model = make()
+            optimizer = SGD(model.parameters(), lr=0.0)
+            scheduler = StepLR(optimizer, 1)
+            options = {"optimizer": optimizer, "scheduler": scheduler, "patience": 1, "progress": True}
+            _, _, history = train(digits, 3, model=model, **options)
+        assert history.stopped == "early"
 
 
 def test_a_plateau_of_something_rising_is_refused(digits):
