@@ -278,6 +278,8 @@ def read_files(options: argparse.Namespace) -> int:
             say(f"Error: {error}")
             exit_code = 2
             continue
+        if options.one and reading.several:
+            say(f"{file}: it shows several digits: leave out --one")
         if not reading.text:
             say(f"{file}: no digits were found")
         elif not options.one and (unsure := reading.verdicts.count("unsure")):

@@ -95,9 +95,10 @@ def restyled(digits: Digits, n: int, random: np.random.Generator) -> tuple[np.nd
     The 0 gets a slash, the 1 an upstroke or a foot or both, the 7 a bar.
     """
     of_kind = [(digits.labels == label).nonzero()[:, 0].numpy() for label in (0, 1, 1, 7)]
+    of_kind = [numbers for numbers in of_kind if len(numbers)]
     pictures, labels = [], []
-    for number in range(n):
-        candidates = of_kind[number % 4]
+    for number in range(n if of_kind else 0):
+        candidates = of_kind[number % len(of_kind)]
         place = candidates[random.integers(len(candidates))]
         label = int(digits.labels[place])
         pictures.append(_restyled(digits.images[place].numpy(), label, random))

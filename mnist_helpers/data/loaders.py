@@ -53,6 +53,12 @@ def mean_and_std(normalisation: str) -> tuple[float, float]:
     return NORMALISATIONS[normalisation]
 
 
+def check_range(augmentation: Augmentation, std: float) -> None:
+    """Raise ValueError if an augmentation's changes of appearance would meet images that do not go from 0 to 1."""
+    if augmentation.appearance and std != 1:
+        raise ValueError("an augmentation changes the appearance of images from 0 to 1: use the normalisation 'unit'")
+
+
 def warn_of_odd_pixels(batch: Any) -> None:
     """Warn where a batch's images have pixels that no normalisation here gives, as when it was applied twice."""
     images = batch[0] if isinstance(batch, (tuple, list)) and batch else None
@@ -117,8 +123,11 @@ class ResidentLoader:
     With `shard` (i, k), for the i-th of k processes, it gives every k-th example of each batch, beginning with the
     i-th: the shares of all processes are the batches of one. Of the `n_examples`, `n_examples_here` come here.
 
+    `n_labels` is 11 where pictures of no digit are among the examples, whose label is 10. `n_drawn` counts the examples
+    that were drawn rather than taken from a set.
+
     Raises:
-        ValueError: a label is none of 0 to 10, which stands for no digit; an unknown normalisation; a batch size or
+        ValueError: a label is none of the labels; an unknown normalisation; a batch size or
             seed that is none; too few examples for so many processes.
     """
 
@@ -133,18 +142,22 @@ class ResidentLoader:
         device: str | torch.device | None = None,
         augmentation: Augmentation | None = None,
         shard: tuple[int, int] = (0, 1),
+        n_labels: int = 10,
+        n_drawn: int = 0,
     ) -> None:
         device = choose_device(device)
-        if len(digits) and (digits.labels.min() < 0 or digits.labels.max() > NO_DIGIT):  # a GPU would not say so
+        if len(digits) and (digits.labels.min() < 0 or digits.labels.max() >= n_labels):  # a GPU would not say so
             low, high = digits.labels.min(), digits.labels.max()
-            raise ValueError(f"the labels go from {low} to {high}, and must be 0 to 9, or 10 for what is no digit")
+            raise ValueError(f"the labels go from {low} to {high}, and must be 0 to {n_labels - 1}")
         self.images = digits.images.flatten(1).to(device)  # (N, 784) uint8: whole rows are the fastest to gather
         self.labels = digits.labels.to(device)  # (N,)
         self.batch_size = batch_size = whole_number("batch_size", batch_size, 1)
         self.mean, self.std = mean_and_std(normalisation)
+        if augmentation is not None:
+            check_range(augmentation, self.std)
         self.source, self.augmentation, self.shard = digits.source, augmentation, shard
         self.sampler = EpochSampler(len(digits), shuffle=shuffle, seed=seed)
-        self.n_examples = len(digits)
+        self.n_examples, self.n_drawn = len(digits), n_drawn
         batches, rest = divmod(len(digits), batch_size)
         self.n_examples_here = batches * len(range(batch_size)[self._share]) + len(range(rest)[self._share])
         if len(digits) and not self.n_examples_here:
@@ -243,19 +256,22 @@ def make_loaders(
         all_images: train on the validation images, too, and return None as the validation loader: for a recipe in
             which nothing is left to choose.
         hands, no_digits: train on so many digits of other hands, too, and on pictures of no digit, whose label is 10;
-            see `hands.many_hands`. They are drawn anew for each seed.
+            see `hands.many_hands`. They are drawn anew for each seed; with `limit`, as large a share of them. Not with
+            `plain`.
 
     Raises:
         ValueError: a `limit` below 1; `plain` with what it cannot do; see also `ResidentLoader`.
     """
-    if plain and (augmentation is not None or shard != (0, 1)):
-        raise ValueError("plain loaders neither augment nor share batches among processes: leave out plain")
+    if plain and (augmentation is not None or shard != (0, 1) or hands or no_digits):
+        raise ValueError("plain loaders neither augment nor share batches, nor add to the digits: leave out plain")
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} leaves no image to train on: give 1 or more")
     training, validation = stratified_split(digits.labels)
     if all_images:
         training, validation = torch.cat([training, validation]), validation[:0]
     if limit is not None:
+        share = min(1.0, limit / len(training))
+        hands, no_digits = round(share * hands), round(share * no_digits)
         training, validation = training[:limit], validation[: max(1, limit // 4)]
     learn, check = digits.take(training), digits.take(validation)
     if hands or no_digits:
@@ -266,8 +282,17 @@ def make_loaders(
         train_loader: Any = plain_loader(learn, batch_size, normalisation, shuffle=True, seed=seed)
         validation_loader: Any = plain_loader(check, batch_size, normalisation)
     else:
-        place: Any = {"device": device, "shard": shard}
-        options: Any = {"shuffle": True, "seed": seed, "augmentation": augmentation}
-        train_loader = ResidentLoader(learn, batch_size, normalisation, **options, **place)
-        validation_loader = ResidentLoader(check, batch_size, normalisation, **place)
+        train_loader = ResidentLoader(
+            learn,
+            batch_size,
+            normalisation,
+            shuffle=True,
+            seed=seed,
+            device=device,
+            augmentation=augmentation,
+            shard=shard,
+            n_labels=NO_DIGIT + 1 if no_digits else NO_DIGIT,
+            n_drawn=len(learn) - len(training),
+        )
+        validation_loader = ResidentLoader(check, batch_size, normalisation, device=device, shard=shard)
     return train_loader, None if all_images else validation_loader

@@ -151,7 +151,7 @@ def score_on_test(model: nn.Module, normalisation: str | None = None, source: st
     return Score(
         accuracy=accuracy(logits, digits.labels),
         loss=F.cross_entropy(logits, digits.labels).item(),
-        predictions="".join(str(digit) for digit in logits.argmax(dim=1).tolist()),
+        predictions="".join("0123456789x"[digit] for digit in logits.argmax(dim=1).tolist()),
         digits=digits,
         logits=logits,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..data.augment import Augmentation
-from ..data.loaders import mean_and_std
+from ..data.loaders import check_range, mean_and_std
 from ..files import file_name
 from ..models import INITIALISATIONS, outline
 
@@ -204,13 +204,17 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("batch_size", "epochs"):
         if type(getattr(recipe, name)) is not int or getattr(recipe, name) < 1:
             raise ValueError(f"{name} must be a whole number from 1 on")
+    for name in ("hands", "no_digits"):
+        if type(getattr(recipe, name)) is not int or getattr(recipe, name) < 0:
+            raise ValueError(f"{name} must be a whole number from 0 on")
     for name in ("mixed_precision", "keep_best"):
         if type(getattr(recipe, name)) is not bool:
             raise ValueError(f"{name} must be True or False")
     if recipe.initialisation not in ("", *INITIALISATIONS):
         raise ValueError(f"there is no initialisation {recipe.initialisation!r}: {', '.join(INITIALISATIONS)}")
-    mean_and_std(recipe.normalisation)
+    _, std = mean_and_std(recipe.normalisation)
     if recipe.augmentation:
+        check_range(recipe.augmentation, std)
         recipe.augmentation(torch.zeros(1, 1, 28, 28), 0.0, torch.Generator())
     outline(recipe.model, **recipe.model_arguments)
     optimizer = make_optimizer(recipe, [torch.zeros(1, requires_grad=True)])

@@ -189,7 +189,7 @@ def run(
         "source": digits.source,
         "n_digits": len(digits),
         "quick": quick_mode(),
-        "trained_on": setup.train_loader.n_examples,
+        "trained_on": setup.train_loader.n_examples - setup.train_loader.n_drawn,
         "limit": limit,
         **_machine(device, recipe),
         "parameters": count_parameters(model),
@@ -365,10 +365,19 @@ def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device
 def _make_loaders(
     recipe: Recipe, digits: Digits, seed: int, device: torch.device, limit: int | None
 ) -> tuple[ResidentLoader, ResidentLoader | None]:
-    options: dict[str, Any] = {"augmentation": recipe.augmentation, "all_images": recipe.all_images, "limit": limit}
-    options |= {"hands": recipe.hands, "no_digits": recipe.no_digits}
-    shard = rank(), world_size()
-    return make_loaders(digits, recipe.batch_size, recipe.normalisation, seed, device, shard=shard, **options)
+    return make_loaders(
+        digits,
+        recipe.batch_size,
+        recipe.normalisation,
+        seed,
+        device,
+        limit=limit,
+        augmentation=recipe.augmentation,
+        shard=(rank(), world_size()),
+        all_images=recipe.all_images,
+        hands=recipe.hands,
+        no_digits=recipe.no_digits,
+    )
 
 
 def _initialised(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
@@ -409,6 +418,16 @@ def _on_test(recipe: Recipe, model: nn.Module, digits: Digits) -> dict[str, Any]
     }
 
 
+def _fonts(recipe: Recipe) -> dict[str, str]:
+    """Return which fonts a recipe with other hands was trained with: how many, and a checksum of their names."""
+    if not recipe.hands and not recipe.no_digits:
+        return {}
+    from ..data import hands  # here: it imports OpenCV, and few recipes need it
+
+    names = [Path(file).name for file in hands.fonts(hands.HANDWRITTEN + hands.PRINTED)]
+    return {"fonts": f"{len(names)} fonts, {sha256(' '.join(names).encode())[:12]}"}
+
+
 def _machine(device: torch.device, recipe: Recipe) -> dict[str, Any]:
     """Return where and with what a run is computed, for its record."""
     return {
@@ -417,5 +436,5 @@ def _machine(device: torch.device, recipe: Recipe) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processes": world_size(),
         "precision": "bfloat16" if _uses_bfloat16(recipe, device) else "float32",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__} | _fonts(recipe),
     }

@@ -110,10 +110,11 @@ def single_form(picture: Any) -> tuple[np.ndarray, bool]:
     for part in sorted(parts, key=lambda part: _gap(main, part)):
         if part is main:
             continue
-        if _gap(union(chosen), part) < 0.25 * max(main.height, main.width) and part.mask.sum() > 0.02 * main.mask.sum():
-            chosen.append(part)
-        elif part.height > 0.6 * main.height:
+        beside = part.left >= main.left + main.width or part.left + part.width <= main.left
+        if part.height > 0.6 * main.height and beside:
             several = True
+        elif _gap(union(chosen), part) < 0.25 * max(main.height, main.width):
+            chosen += [part] if part.mask.sum() > 0.02 * main.mask.sum() else []
     return digit_form(ink.strength, union(chosen)), several
 
 

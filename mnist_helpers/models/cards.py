@@ -42,7 +42,9 @@ CHECKSUM = Rule(
     "64 hexadecimal digits",
     lambda value: isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"),
 )
-ANSWERS = Rule("a text of digits", lambda value: isinstance(value, str) and set(value) <= set("0123456789"))
+ANSWERS = Rule(
+    "a text of digits", lambda value: isinstance(value, str) and set(value) <= set("0123456789x")
+)  # x: no digit
 COUNT = _number(1, 10**15, whole=True)
 SECONDS = _number(0, 1e12)
 LOSS = _number(-0.01, 1e30)  # sums of rounded logarithms may lie below 0

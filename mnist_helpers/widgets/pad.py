@@ -129,6 +129,8 @@ class DrawingPad:
         """
         if not self.picture.any():
             raise ValueError("there is nothing to keep: draw a digit first")
+        if label is None and self.digit is None and not self._corrected:
+            raise ValueError("it was read as no digit: say which digit it is")
         label = self.label.value if label is None else label
         if label not in range(10):
             raise ValueError(f"a label is a digit from 0 to 9, not {label!r}")

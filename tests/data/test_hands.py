@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,8 @@ import torch
 from mnist_helpers.data import hands
 from mnist_helpers.data.digits import Digits
 from mnist_helpers.data.strokes import SHAPES
+
+DEJAVU = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def test_other_hands_and_no_digits_follow_the_digits(digits):
@@ -19,8 +24,11 @@ def test_other_hands_and_no_digits_follow_the_digits(digits):
 
 
 def test_the_pen_knows_what_is_often_misread():
-    strokes = {digit: [len(shape) for shape in shapes] for digit, shapes in SHAPES.items()}
-    assert sorted(strokes) == list(range(10)) and all(len(shapes) >= 2 for shapes in SHAPES.values())
+    assert sorted(SHAPES) == list(range(10))
+    strokes = {digit: {len(shape) for shape in shapes} for digit, shapes in SHAPES.items()}
+    assert 2 in strokes[0], "a 0 with a slash"
+    assert {1, 2, 3} <= strokes[1] | strokes[7], "a 1 with upstroke and foot, a 7 with a bar"
+    assert max(strokes[7]) == 4 and max(strokes[1]) == 3 and strokes[4] == {2, 3}
     points = np.concatenate([np.array(stroke) for shapes in SHAPES.values() for shape in shapes for stroke in shape])
     assert points.min() > 0.1 and points.max() < 0.95
     pictures, labels = hands.pen_digits(20, np.random.default_rng(0))
@@ -41,5 +49,18 @@ def test_without_fonts_the_rest_is_drawn(digits, monkeypatch):
     assert (more.labels == hands.NO_DIGIT).sum() == 60 and isinstance(more, Digits)
 
 
-def test_no_letter_that_looks_like_a_digit_is_called_none():
-    assert not set("IlOoDQSsZzBbGgq0123456789") & set(hands.LETTERS)
+def test_characters_are_drawn_by_fonts(tmp_path, monkeypatch):
+    (tmp_path / "sans").mkdir()
+    (tmp_path / "sans" / "DejaVuSans.ttf").write_bytes(DEJAVU.read_bytes())
+    monkeypatch.setattr(hands, "FONT_FOLDERS", [str(tmp_path)])
+    found = hands.fonts(hands.PRINTED)
+    assert found == [str(tmp_path / "sans" / "DejaVuSans.ttf")] and hands.fonts(hands.HANDWRITTEN) == []
+    pictures, numbers = hands.typed(40, "01", found, np.random.default_rng(0))
+    assert set(numbers) == {0, 1}
+    widths = (pictures > 128).any(axis=1).sum(axis=1)
+    assert widths[numbers == 0].mean() > widths[numbers == 1].mean() and pictures.max(axis=(1, 2)).min() == 255
+
+
+def test_few_digits_have_hands_too(digits):
+    few = hands.many_hands(digits.take(torch.tensor([2, 3])), 24, 12, seed=0)
+    assert len(few) > 30

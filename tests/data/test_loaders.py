@@ -96,7 +96,10 @@ def test_without_digits_there_is_no_batch(digits):
 
 def test_what_plain_loaders_cannot_do_is_refused(digits):
     for options in ({"augmentation": Augmentation(degrees=15)}, {"shard": (0, 2)}):
-        with pytest.raises(ValueError, match="^plain loaders neither augment nor share batches .*: leave out plain$"):
+        with pytest.raises(
+            ValueError,
+            match="^plain loaders neither augment nor share batches, nor add to the digits: leave out plain$",
+        ):
             make_loaders(digits, plain=True, **options)
 
 

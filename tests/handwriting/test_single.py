@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from mnist_helpers.data.strokes import draw, write
-from mnist_helpers.handwriting.single import read_digit, single_form
+from mnist_helpers.handwriting.single import DigitReading, judged, read_digit, single_form
 
 
 def photographed(digit, side=200, pen=0.05, ground=(150, 220), ink=40, seed=0):
@@ -60,7 +60,22 @@ def test_what_is_no_digit_is_told(picture):
     assert reading.verdict == "no digit" and reading.digit is None and reading.probability > 0.5
 
 
-def test_two_digits_are_said():
-    reading = read_digit(np.hstack([photographed(3, ground=(200, 200)), photographed(5, ground=(200, 200))]))
-    assert reading.several
-    assert not read_digit(photographed(5)).several
+@pytest.mark.parametrize("gap", [8, 20, 60])
+def test_two_digits_are_said(gap):
+    drawings = [255 - draw(write(digit), 200, 0.05) for digit in (3, 5)]
+    cut = [drawing[:, (drawing < 128).any(axis=0)] for drawing in drawings]
+    space = [np.full((200, side), 255, np.uint8) for side in (40, gap, 40)]
+    assert read_digit(np.hstack([space[0], cut[0], space[1], cut[1], space[2]])).several
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_a_digit_of_several_strokes_is_one(digit):
+    assert not read_digit(photographed(digit)).several
+
+
+def test_the_answer_in_words():
+    assert read_digit(photographed(3)).text == "3"
+    doubtful = DigitReading(7, 0.514, np.zeros(11), "unsure", np.zeros((28, 28)))
+    assert doubtful.text == "unsure, perhaps 7 (51.4 %)" and doubtful.as_dict()["verdict"] == "unsure"
+    assert read_digit(np.zeros((50, 50))).text == "no digit (100.0 %)"
+    assert judged(np.eye(10)[4]) == (4, 1.0, "digit"), "a network with ten answers"

@@ -14,7 +14,6 @@ from PIL import Image
 from mnist_helpers import load_model, predict
 from mnist_helpers.data.form import to_mnist_form
 from mnist_helpers.data.strokes import draw, fitted, write
-from mnist_helpers.handwriting.single import judged
 from mnist_helpers.widgets import DrawingPad, drawings
 from mnist_helpers.widgets.drawings import as_digits, load_drawings, save_drawings, uploaded
 
@@ -271,15 +270,20 @@ def test_several_digits_in_a_file_are_said_and_read(pad):
     assert "There are several digits" in pad._answered.value and "<b>32</b>" in pad._answered.value
 
 
-def test_no_digit_and_doubt_are_said_in_words():
+def test_no_digit_and_doubt_are_said_in_words(monkeypatch):
     pad = DrawingPad()
+    pad.label.value = 3
+    pad.clear()
     assert pad.draw([[(0.1, 0.1), (0.9, 0.9)], [(0.9, 0.1), (0.1, 0.9)], [(0.5, 0.1), (0.5, 0.9)]]) is None
     assert "This is <b>no digit</b>" in pad._answered.value and pad.picture.any()
-    pad.keep(4)  # whoever drew it knows better
+    with pytest.raises(ValueError, match="it was read as no digit: say which digit it is"):
+        pad.keep()
+    pad.keep(4)
     assert pad.digits.labels.tolist() == [4]
     doubt = torch.full((11,), 0.04)
     doubt[3] = 0.6
-    assert judged(doubt.numpy()) == (3, pytest.approx(0.6), "unsure")
+    monkeypatch.setattr("mnist_helpers.widgets.pad.predict", lambda *_: (3, doubt))
+    assert pad.draw(write(3)) == 3 and "Unsure: perhaps a <b>3</b> (60.0%)" in pad._answered.value
 
 
 def test_a_small_drawing_gets_strokes_that_suit_its_size(pad):
