@@ -79,6 +79,7 @@ def test_an_installed_wheel_does_what_the_readme_shows_from_any_folder(tmp_path,
     subprocess.run([sys.executable, "-m", "pip", "install", *options, wheel], check=True, capture_output=True)
     elsewhere.mkdir()
     Image.fromarray(written([3, 0, 7]).image).save(elsewhere / "photo.jpg")
+    Image.fromarray(written([5]).image).save(elsewhere / "digit.jpg")
     for folder in (installed, elsewhere):
         for path in (folder, *folder.rglob("*")):
             path.chmod(path.stat().st_mode & ~0o222)
@@ -87,7 +88,7 @@ def test_an_installed_wheel_does_what_the_readme_shows_from_any_folder(tmp_path,
     environment |= {"MNIST_OFFLINE": "1", "MNIST_DATA": ""}
     data = load_mnist(train=False, download=False).folder
     commands, blocks, names = examples()
-    assert len(commands) == 5 and len(blocks) == 3 and len(names) > 4
+    assert len(commands) == 6 and len(blocks) == 4 and len(names) > 4
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EXAMPLES],
         input=json.dumps((commands, blocks, names, data)),
@@ -105,4 +106,5 @@ def test_an_installed_wheel_does_what_the_readme_shows_from_any_folder(tmp_path,
     monkeypatch.delenv("QUICK")
     assert answers["results"].strip() == results_table()
     assert answers["predict photo.jpg"] == "307\n"
+    assert answers["predict --one digit.jpg"].startswith("5\n")
     assert files_in(installed, elsewhere) == before, "nothing was written"
