@@ -13,8 +13,15 @@ from typing import Any
 
 
 def user_path(path: str | Path) -> Path:
-    """Return a path that a user gave, with `~` for the home folder: in a setting, no shell has replaced it."""
-    return Path(os.path.expanduser(path))
+    """Return a path that a user gave, with `~` for the home folder: in a setting, no shell has replaced it.
+
+    Raises:
+        OSError: `~name` is nobody's home folder here.
+    """
+    place = os.path.expanduser(path)
+    if str(place).startswith("~"):
+        raise OSError(f"{path}: there is no home folder of that name; write ./{path} for a file that is called so")
+    return Path(place)
 
 
 def read_regular(path: str | Path, limit: int = 200_000_000) -> bytes:
@@ -62,17 +69,21 @@ def write_atomically(path: str | Path, content: bytes | str, previous: Path | No
 
 def check_writable(path: str | Path, size: int = 0) -> None:
     """Raise the OSError that writing `size` bytes to `path` would raise, and leave nothing but the folder behind."""
-    path = user_path(path)
-    with _temporary(path, bytes(size)):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    with _temporary(user_path(path), bytes(size)):
+        pass
 
 
 @contextlib.contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     """Give a file beside `path` with `data` in it, which is gone after; an OSError is explained as that of `path`."""
+    if not path.name or "\0" in str(path):
+        raise OSError(f"{str(path)!r} names no file: give the path of one")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # else the file would take the place of a device or pipe
+            raise OSError(errno.EEXIST, "it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             file.write(data)

@@ -3,6 +3,7 @@ import io
 import os
 import re
 import signal
+import stat
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,3 +249,21 @@ def test_every_path_that_a_user_gives_may_begin_at_home(project, contents, monke
     export_onnx(model, "~/own.onnx")
     assert (home / "own.onnx").read_bytes() == b"onnx"
     assert not (project / "~").exists()
+
+
+def test_only_a_regular_file_is_replaced(tmp_path):
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    file.write_text("old")
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        for write in (check_writable, lambda path: write_atomically(path, "new", previous_of(path))):
+            with pytest.raises(OSError, match="it is a device or a pipe"):
+                write(path)
+        assert stat.S_ISFIFO(os.stat(path).st_mode)
+    for nothing in ("", ".", "a\0b"):
+        with pytest.raises(OSError, match="names no file: give the path of one"):
+            check_writable(nothing)
+    with pytest.raises(OSError, match="~nobody.-here/x: there is no home folder of that name"):
+        write_atomically("~nobody.-here/x", "new")
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]

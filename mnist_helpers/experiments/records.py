@@ -142,6 +142,10 @@ def checked(record: Record, required: Collection[str] = REQUIRED) -> Record:
     accuracy, predictions = record.get("test_accuracy"), record.get("test_predictions")
     if "test_predictions" in required and (accuracy is None) != (predictions is None):
         raise ValueError("it has only one of test_accuracy and test_predictions")
+    if (accuracy is None) != (record.get("test_loss") is None):
+        raise ValueError("it has only one of test_accuracy and test_loss")
+    if "history" in record and "epochs" in record and len(record["history"]) != record["epochs"]:
+        raise ValueError(f"history has {len(record['history'])} epochs, and epochs is {record['epochs']}")
     if accuracy is not None and predictions is not None:
         n = TEST_IMAGES.get(record["source"], len(predictions))
         if len(predictions) != n or not n:

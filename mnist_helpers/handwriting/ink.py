@@ -56,6 +56,8 @@ def open_picture(image: Any) -> tuple[np.ndarray, float]:
         ValueError: the file is missing, empty, damaged, no regular one, not in a known format, or beyond 200 MB or 150
             megapixels, or the array is no picture. The message names the file.
     """
+    if hasattr(image, "read"):  # an open file
+        image = image_in(image.read(), str(getattr(image, "name", "the picture")))
     if isinstance(image, (str, Path)):
         try:
             content = read_regular(image)

@@ -38,6 +38,7 @@ PERCEPTRONS = network, improved_network, mlp_baseline
 CONVOLUTIONAL = lenet5, cnn_dropout, cnn_tuned, keras_cnn, conv_bn_relu, resnet_small, densenet_small, fast_cnn
 OTHERS = shift_averaged, committee_of
 MAX_PARTS = 1000  # weights and biases of a model's layers
+MAX_DEPTH = 50  # of lists and objects among a model's arguments
 LARGEST_MODEL = 1_000_000_000  # bytes
 MODELS: dict[str, Callable[..., nn.Module]] = {model.__name__: model for model in PERCEPTRONS + CONVOLUTIONAL + OTHERS}
 
@@ -55,11 +56,26 @@ def outline(name: str, **arguments: Any) -> nn.Module:
     Raises:
         ValueError: the model would have too many layers or take too much memory; as for `build_model`.
     """
+    _check_arguments(arguments)
     with seeded(0), torch.device("meta"), _LimitedParts():  # the caller's random state stays as it is
         model = build_model(name, **arguments)
     if (size := n_bytes(model)) > LARGEST_MODEL:
         raise ValueError(f"the model would take {size:,} bytes, and at most {LARGEST_MODEL:,} are allowed")
     return model
+
+
+def _check_arguments(value: Any, depth: int = 0) -> int:
+    """Return how many values a model's arguments hold; raises ValueError for too many, or nested too deep."""
+    if not isinstance(value, (dict, list, tuple)):
+        return 1
+    if depth > MAX_DEPTH:
+        raise ValueError(f"the model's arguments are nested more than {MAX_DEPTH} deep")
+    n = 0
+    for one in value.values() if isinstance(value, dict) else value:
+        n += _check_arguments(one, depth + 1)
+        if n > MAX_PARTS:
+            raise ValueError(f"the model would have more than {MAX_PARTS:,} arguments")
+    return n + 1
 
 
 def n_bytes(model: nn.Module) -> int:

@@ -55,6 +55,8 @@ class Committee(nn.Module):
     def __init__(self, members: Iterable[nn.Module]):
         super().__init__()
         self.members = nn.ModuleList(members)
+        if not len(self.members):
+            raise ValueError("a committee has at least one member")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logarithms of the mean probabilities (B, 10); they serve as logits."""

@@ -29,8 +29,8 @@ def _or_null(rule: Rule) -> Rule:
 
 
 TEXT = Rule(
-    "text in one line of at most 300 characters",
-    lambda value: isinstance(value, str) and len(value) <= 300 and value.isprintable(),
+    "text in one line of at most 300 characters, without |, < and >",
+    lambda value: isinstance(value, str) and len(value) <= 300 and value.isprintable() and not set(value) & set("|<>"),
 )
 OBJECT = Rule("an object", lambda value: isinstance(value, dict))
 SETTINGS = Rule(

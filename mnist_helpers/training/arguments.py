@@ -21,6 +21,16 @@ from torch.optim.lr_scheduler import (
 PER_BATCH = (OneCycleLR, CyclicLR)  # schedules that are meant to move after every batch
 
 
+def check_kinds(model: object, scheduler: object) -> None:
+    """Raise ValueError where the model is no network, or the schedule no object of `torch.optim.lr_scheduler`."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is {model!r}: give a network, an nn.Module; load_model gives one by its name")
+    if scheduler is not None and not isinstance(scheduler, LRScheduler):
+        raise ValueError(
+            f"the scheduler is {scheduler!r}: give one of torch.optim.lr_scheduler, made for the optimizer"
+        )
+
+
 def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
     """Raise ValueError where no step of the optimizer would train the model."""
     if not isinstance(optimizer, Optimizer):

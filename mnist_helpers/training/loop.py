@@ -21,6 +21,7 @@ from ..files import are_open, check_writable
 from ..models import device_of, unwrapped
 from .arguments import (
     check_hyperparameters,
+    check_kinds,
     check_loss,
     check_optimizer,
     check_schedule,
@@ -64,6 +65,7 @@ def train_one_epoch(
             first batch are not what they should be.
         TrainingError: the loss is not finite; the message names the batch.
     """
+    check_kinds(model, scheduler)
     check_optimizer(model, optimizer)
     device = device_of(model)
     model.train()
@@ -203,6 +205,7 @@ def epochs(
     """
     n_epochs = whole_number("n_epochs", n_epochs)
     combine_seeds(seed)  # refuses what is no seed
+    check_kinds(model, scheduler)
     check_optimizer(model, optimizer)
     warn_of_replaced_layers(model, optimizer)
     per_batch = moves_per_batch(scheduler, per_batch)
@@ -299,6 +302,7 @@ def fit(
         raise ValueError("without a validation loader there is no best epoch: leave out patience and restore_best")
     if isinstance(resume, (str, Path)) or (resume is True and checkpoint is None):
         raise ValueError("give resume=True together with the file as checkpoint")
+    check_kinds(model, scheduler)
     n_epochs = whole_number("n_epochs", n_epochs)
     if patience is not None:
         whole_number("patience", patience, 1)

@@ -36,6 +36,7 @@ FIELDS = (
 
 def make_record(seed=0, test=98.0, validation=98.5, recipe="mlp_baseline", **changes):
     """Return a record as `run` makes it, with figures of our choosing."""
+    n_epochs = changes.get("epochs", 15)
     return {
         "recipe": recipe,
         "settings": RECIPES[recipe].settings() if recipe in RECIPES else {},
@@ -51,9 +52,9 @@ def make_record(seed=0, test=98.0, validation=98.5, recipe="mlp_baseline", **cha
         "validation_accuracy": validation,
         "validation_loss": 0.05,
         "test_accuracy": test,
-        "test_loss": 0.06,
+        "test_loss": None if test is None else 0.06,
         "test_predictions": "7" * TEST_IMAGES[changes.get("source", "mnist")],
-        "history": [{**dict.fromkeys(EPOCH, 0.5), "epoch": 1}],
+        "history": [{**dict.fromkeys(EPOCH, 0.5), "epoch": number} for number in range(1, n_epochs + 1)],
     } | changes
 
 
@@ -122,7 +123,7 @@ def test_a_record_that_says_nonsense_is_one_sentence_with_file_and_field(project
     assert main(command) == main(compare) == 0
     path = project / "records" / "mlp_baseline" / "mnist-cpu-1.json"
     good = json.loads(path.read_text())
-    nullable = "limit", "validation_accuracy", "validation_loss", "test_loss"
+    nullable = "limit", "validation_accuracy", "validation_loss"
     allowed = [("quick", True), *((field, None) for field in nullable)]
     for field in (*REQUIRED, "n_digits", "limit", "varied", "changes", "stopped"):
         for value in (float("nan"), "\n", ["mnist"], {"a": None}, -1, True, None):
@@ -141,6 +142,9 @@ def test_a_record_that_says_nonsense_is_one_sentence_with_file_and_field(project
         ({"test_predictions": "٣" * 10_000}, "test_predictions is .* and not a text of digits"),
         ({"test_accuracy": 98.005}, "test_accuracy is 98.005, which is no share of 10,000 test_predictions"),
         ({"source": "mine", "test_predictions": ""}, "test_predictions are 0, and not 1"),
+        ({"test_loss": None}, "it has only one of test_accuracy and test_loss"),
+        ({"epochs": 99}, "history has .+ epochs, and epochs is 99"),
+        ({"device": "<b>"}, "device is '<b>', and not text in one line of at most 300 characters, without"),
         ({"history": [{"epoch": 1}]}, "history is .* and not a list of epochs"),
     ):
         path.write_text(json.dumps(good | change))

@@ -161,6 +161,24 @@ def test_what_a_gpu_saved_loads_without_one(saved, monkeypatch):
     assert (load_model(saved, "cpu").state_dict()["1.weight"] == 1).all()
 
 
+def test_a_card_may_not_ask_for_any_number_of_members(saved):
+    card = json.loads(saved.with_suffix(".json").read_text())
+    empty, deep = ["committee_of", {"members": []}], ["lenet5", {}]
+    for _ in range(100):
+        deep = ["shift_averaged", {"model": deep[0], "model_arguments": deep[1]}]
+    for members, reason in (
+        ([empty] * 20_000, "more than 1,000 arguments"),
+        ([empty], "a committee has at least one member"),
+        ([deep], "nested more than 50 deep"),
+    ):
+        asked = {**card, "model": "committee_of", "model_arguments": {"members": members}}
+        saved.with_suffix(".json").write_text(json.dumps(asked))
+        start = time.process_time()
+        with pytest.raises(CheckpointError, match=f"describes no model: ValueError: .*{reason}"):
+            load_model(saved)
+        assert time.process_time() - start < 2
+
+
 def test_a_card_may_not_ask_for_any_memory(saved):
     card = json.loads(saved.with_suffix(".json").read_text())
     load_model(saved, "cpu")  # imports what that needs, which takes memory once
@@ -216,15 +234,15 @@ def test_a_few_bytes_may_not_become_a_large_model(saved):
         "deflated": ({"model": "network", "model_arguments": {"widths": 33 * [1000]}}, "it is compressed"),
         "layers": (
             {"model": "network", "model_arguments": {"widths": 50_000 * [1]}},
-            "more than 1,000 weights and biases",
+            "more than 1,000 (weights and biases|arguments)",
         ),
         "members": (
             {"model": "committee_of", "model_arguments": {"members": 20_000 * [["fast_cnn", {}]]}},
-            "more than 1,000 weights and biases",
+            "more than 1,000 (weights and biases|arguments)",
         ),
         "committees": (
             {"model": "committee_of", "model_arguments": {"members": 100 * [["committee_of", {}]]}},
-            "more than 1,000 weights and biases",
+            "more than 1,000 (weights and biases|arguments)",
         ),
         "wide": (
             {"model": "network", "model_arguments": {"widths": [400_000]}},

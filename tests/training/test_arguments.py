@@ -262,3 +262,15 @@ def test_a_loader_that_does_not_know_its_length_serves(digits):
     stream = torch.utils.data.DataLoader(Stream(), batch_size=None, generator=torch.Generator())
     scheduler = cycle(12)(optimizer := sgd(model := make()))
     assert len(quiet_fit(model, stream, optimizer, scheduler=scheduler)) == 2
+
+
+def test_what_is_no_network_or_no_schedule_is_refused_before_the_first_step(loader):
+    net = make()
+    for model, message in (("lenet5", "'lenet5': give a network"), (nn.Linear, "give a network")):
+        with pytest.raises(ValueError, match=f"the model is .*{message}"):
+            fit(model, loader, None, sgd(net), 1, progress=False)
+    for schedule in ([1], lambda epoch: 0.1, lr_scheduler.StepLR):
+        before = net.state_dict()["weight"].clone() if "weight" in net.state_dict() else None
+        with pytest.raises(ValueError, match="the scheduler is .*: give one of torch.optim.lr_scheduler"):
+            fit(net, loader, None, sgd(net), 1, scheduler=schedule, progress=False)
+        assert before is None or torch.equal(before, net.state_dict()["weight"])

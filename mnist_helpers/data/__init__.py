@@ -1,0 +1,1 @@
+"""Digits: the files, tensors and loaders, and what brings pictures into this form or distorts them."""
