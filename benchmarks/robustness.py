@@ -139,7 +139,7 @@ def _polyline(images, random, dotted):
             start, end = np.array([random.integers(0, 28), 0]), np.array([random.integers(0, 28), 27])
             for share in np.linspace(0, 1, 10):
                 row, column = np.round(start + (end - start) * share).astype(int)
-                image[max(0, row - 0) : row + 2, column : column + 2] = 255
+                image[row : row + 2, column : column + 2] = 255
         else:
             columns = np.linspace(0, 27, 9)
             middle = np.linspace(random.integers(4, 24), random.integers(4, 24), 9)
@@ -176,7 +176,12 @@ CORRUPTIONS = (
     brightness,
     translate,
     stripe,
-) + (fog, spatter, dotted_line, zigzag, canny_edges)
+    fog,
+    spatter,
+    dotted_line,
+    zigzag,
+    canny_edges,
+)
 
 
 def corrupted(images: Pictures, seed: int = 0) -> dict[str, Pictures]:

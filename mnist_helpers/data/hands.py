@@ -6,6 +6,7 @@ fonts-dancingscript fonts-femkeklaver fonts-kaushanscript fonts-klee fonts-krist
 fonts-ecolier-court fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-urw-base35`. Only training needs them.
 """
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -19,29 +20,13 @@ from .strokes import HAND, SHAPES, smooth
 
 SIDE = 112  # of a drawing, in pixels
 FONT_FOLDERS = "/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "C:/Windows/Fonts"
-HANDWRITTEN = [
-    "BecauseWe*",
-    "Breip*",
-    "breip*",
-    "dkg*",
-    "Humor*",
-    "ComicNeue*",
-    "DancingScript*",
-    "femkeklaver*",
-    "Kaushan*",
-] + ["Klee*", "Kristi*", "Rufscript*", "Isabella*", "Ecolier-court*", "kiloji*", "SteveHand*", "Delphine*"]
-PRINTED = [
-    "DejaVuS*",
-    "Liberation*",
-    "FreeSans*",
-    "FreeSerif*",
-    "FreeMono*",
-    "Nimbus*",
-    "P052*",
-    "C059*",
-    "URW*",
-    "Play*",
-] + ["Z003*", "LeckerliOne*", "Lobster*", "Yanone*"]
+HANDWRITTEN = """
+BecauseWe* Breip* breip* dkg* Humor* ComicNeue* DancingScript* femkeklaver* Kaushan* Klee* Kristi* Rufscript* Isabella*
+Ecolier-court* kiloji* SteveHand* Delphine*
+""".split()
+PRINTED = """
+DejaVuS* Liberation* FreeSans* FreeSerif* FreeMono* Nimbus* P052* C059* URW* Play* Z003* LeckerliOne* Lobster* Yanone*
+""".split()
 # Letters that look like a digit are left out: I l O o D Q S s Z z B b G g q and their like
 LETTERS = "AEFHKLMNPRTUVWXYacdefhkmnprtuvwx%#+=&@*<?!"
 
@@ -77,12 +62,12 @@ def pen_drawing(strokes: list, random: np.random.Generator) -> np.ndarray:
 
 def typed(n: int, characters: str, files: list[str], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return n characters of fonts, uint8 (n, 28, 28) in MNIST's form, and their places in `characters` (n,)."""
-    opened: dict[str, ImageFont.FreeTypeFont] = {}
+    opened = functools.cache(ImageFont.truetype)
     numbers = random.integers(0, len(characters), n if files else 0)
     pictures = []
     for number in numbers:
         file = files[random.integers(len(files))]
-        font = opened.setdefault(file, ImageFont.truetype(file, 72))
+        font = opened(file, 72)
         picture = Image.new("L", (SIDE, SIDE))
         ImageDraw.Draw(picture).text((SIDE // 2, SIDE // 2), characters[number], 255, font, anchor="mm")
         pictures.append(_shaken(np.asarray(picture), random))
@@ -210,7 +195,7 @@ def _crossing(digits: Digits, random: np.random.Generator) -> np.ndarray:
 
 
 def _outline(digits: Digits, random: np.random.Generator) -> np.ndarray:
-    """A polygon of three to eight corners, a star, or an ellipse with something in it; an empty ellipse were a 0."""
+    """A polygon of three to eight corners, a star, or an ellipse with something in it; an empty one would be a 0."""
     picture, pen, n = np.zeros((SIDE, SIDE), np.uint8), int(random.integers(2, 10)), int(random.integers(3, 9))
     angles = np.arange(n) * 2 * np.pi / n + random.uniform(0, 6)
     radius = 42 * random.uniform(0.35 if n > 4 else 0.75, 1, (n, 1)) * [1, random.uniform(0.5, 1)]

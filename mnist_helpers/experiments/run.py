@@ -175,6 +175,8 @@ def run(
         KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
     """
     recipe, device = find_recipe(recipe), choose_device(device)
+    if progress and rank() == 0 and (fonts := _fonts(recipe)):
+        print(f"{recipe.name} learns from digits and letters of {fonts['fonts'].split(',')[0]} that are installed here")
     setup = prepare(recipe, digits, seed, device, limit=limit, progress=progress, checkpoints=checkpoints)
     history = train(setup) if train else fit_setup(setup, progress=progress, checkpoints=checkpoints)
     model = unwrapped(setup.model)
@@ -358,7 +360,7 @@ def _keep(finished: Run, record: Record, digits: Digits, keep_weights: bool) -> 
 
 def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None) -> str:
     """Return the name of a folder for the states of this run, and of no other one."""
-    facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode()]
+    facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode(), *_fonts(recipe).values()]
     return f"{file_name(recipe.name[:60])}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
 
 
