@@ -59,7 +59,7 @@ def outline(name: str, **arguments: Any) -> nn.Module:
     _check_arguments(arguments)
     with seeded(0), torch.device("meta"), _LimitedParts():  # the caller's random state stays as it is
         model = build_model(name, **arguments)
-    if (size := n_bytes(model)) > LARGEST_MODEL:
+    if (size := sum(value.nbytes for value in model.state_dict().values())) > LARGEST_MODEL:
         raise ValueError(f"the model would take {size:,} bytes, and at most {LARGEST_MODEL:,} are allowed")
     return model
 
@@ -76,11 +76,6 @@ def _check_arguments(value: Any, depth: int = 0) -> int:
         if n > MAX_PARTS:
             raise ValueError(f"the model would have more than {MAX_PARTS:,} arguments")
     return n + 1
-
-
-def n_bytes(model: nn.Module) -> int:
-    """Return how many bytes a model's weights and statistics take."""
-    return sum(value.nbytes for value in model.state_dict().values())
 
 
 class _LimitedParts(TorchFunctionMode):

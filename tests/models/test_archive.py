@@ -151,6 +151,7 @@ def test_an_archive_cannot_ask_for_memory_that_it_does_not_have():
     assert refusal(saved({str(number): tied.view(100, 100) for number in range(9)})).startswith(
         "its tensors are larger"
     )
+    assert refusal(saved({"repeated": torch.zeros(1).expand(3)})).startswith("its tensors are larger")
     assert len(read_archive(saved(dict.fromkeys("abc", tied)))) == 3, "one tensor under several names"
     huge = archive_of(b"X" + struct.pack("<I", LARGEST_PICKLE) + b"a" * LARGEST_PICKLE)
     assert "lists names and plain values of more than 1,000,000 bytes" in refusal(huge)
