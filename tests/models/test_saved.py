@@ -270,6 +270,7 @@ def test_every_architecture_is_loaded_as_it_was_saved(project):
             assert ours.stride() == theirs.stride() and theirs.requires_grad and theirs.device.type == "cpu", one
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules:UserWarning")
 def test_what_could_not_be_loaded_again_is_not_saved(saved, model):
     before = saved.read_bytes()
     for value, half in ((torch.nan, False), (1e6, True)):  # too large for float16
