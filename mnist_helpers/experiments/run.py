@@ -274,10 +274,10 @@ def _first_state(checkpoint: Path) -> dict[str, Any] | None:
         state = load_state(checkpoint)
     finished = gather(0 if state is None else len(state["epochs"]))
     if max(finished) > finished[0] and rank() == 0:
+        goes = f"goes on after epoch {finished[0]}" if finished[0] else "begins anew"
         warnings.warn(
-            f"{max(finished)} epochs of this training are on the machine of process {finished.index(max(finished))}, "
-            f"and {finished[0]} on that of process 0, which decides: to go on from there, copy its {checkpoint}, "
-            "or start that machine first",
+            f"training {goes}, though process {finished.index(max(finished))} has a state after epoch {max(finished)} "
+            f"on its machine: to go on from there, copy it to {checkpoint} here, or start that machine first",
             stacklevel=3,
         )
     return state

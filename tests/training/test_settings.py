@@ -125,6 +125,7 @@ SCHEDULES = [  # (one, another, what differs)
     ),
     (of("ReduceLROnPlateau", factor=0.5), of("ReduceLROnPlateau", factor=0.1), "factor 0.5, not 0.1"),
     (of("ReduceLROnPlateau"), of("ReduceLROnPlateau", patience=3), "patience 10, not 3"),
+    (of("ReduceLROnPlateau", patience=0), of("ReduceLROnPlateau", patience=0, cooldown=3), "cooldown 0, not 3"),
     (of("LambdaLR", lambda n: 0.5**n), of("LambdaLR", lambda n: 0.9**n), "lr_lambda 0.5, not 0.9"),
     (of("LambdaLR", Halving()), of("LambdaLR", Halving(0.9)), "factor 0.5, not 0.9; lr_lambda 0.5, not 0.9"),
     (of("MultiplicativeLR", lambda n: 0.5), of("MultiplicativeLR", lambda n: 0.9), "lr_lambda 0.5, not 0.9"),
@@ -201,6 +202,29 @@ def test_fit_goes_on_for_more_epochs_with_the_same_settings_and_with_others_not_
     assert trained(4, "run.pt") == whole, "after being taken up twice, its beginning is still known"
     with pytest.raises(CheckpointError, match=r"learning rate lr 0.001, not 0.000125"):
         trained(5, "run.pt", lr=whole["learning_rate"][-1])
+
+
+def test_what_was_trained_with_goes_on_and_after_it_what_is_made_anew(digits, tmp_path):
+    """The rate that a plateau has lowered is not taken for the one that training began with."""
+
+    def made():
+        with seeded(0):
+            model = network((8,))
+        optimizer = Adam(model.parameters(), lr=1e-3)
+        return (
+            model,
+            optimizer,
+            lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=5, threshold_mode="abs"),
+        )
+
+    def go_on(n_epochs, model, optimizer, scheduler):
+        options = {"scheduler": scheduler, "checkpoint": tmp_path / "run.pt", "resume": True, "progress": False}
+        return fit(model, *make_loaders(digits, 40, device="cpu"), optimizer, n_epochs, **options)
+
+    go_on(2, *(used := made()))
+    go_on(3, *used)
+    history = go_on(4, *made())
+    assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
 
 
 def test_a_state_that_does_not_say_how_it_began_is_taken_up(digits):
