@@ -124,7 +124,10 @@ def _read_folder(folder: Path) -> list[Record]:
     """Return the records in a folder: a file each, or, in an installed package, all in one (see setup.py)."""
     together = folder / "all.json"
     if together.exists():
-        return [checked(record) for record in json.loads(read_regular(together))]
+        try:
+            return [checked(record) for record in json.loads(read_regular(together))]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{together} is damaged ({error}): install the package again") from error
     return [_read_record(path) for path in sorted(folder.glob("*/*.json"))]
 
 

@@ -278,8 +278,9 @@ def test_what_could_not_be_loaded_again_is_not_saved(saved, model):
             model[1].weight[0, 0] = value
         with pytest.raises(ValueError, match="this model cannot be saved .* holds infinite numbers or NaN in 1.weight"):
             save_model(model, saved, CARD, half=half)
-    with pytest.raises(ValueError, match="this model cannot be saved .* more than tensors and plain values: .*Complex"):
-        save_model(mlp_of_ones().to(torch.complex64), saved, CARD)
+    model[1].weight = torch.nn.Parameter(torch.zeros(8, 784, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="this model cannot be saved .* tensors and plain values: '.*Complex"):
+        save_model(model, saved, CARD)
     assert saved.read_bytes() == before
 
 
