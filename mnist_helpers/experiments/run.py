@@ -175,8 +175,8 @@ def run(
         KeyboardInterrupt: Ctrl-C; an unfinished run is never scored.
     """
     recipe, device = find_recipe(recipe), choose_device(device)
-    if progress and rank() == 0 and (fonts := _fonts(recipe)):
-        print(f"{recipe.name} learns from digits and letters of {fonts['fonts'].split(',')[0]} that are installed here")
+    if progress and rank() == 0 and (recipe.hands or recipe.no_digits):
+        print(f"{recipe.name} learns from the pen and from {len(_fonts(recipe))} fonts that are installed here")
     setup = prepare(recipe, digits, seed, device, limit=limit, progress=progress, checkpoints=checkpoints)
     history = train(setup) if train else fit_setup(setup, progress=progress, checkpoints=checkpoints)
     model = unwrapped(setup.model)
@@ -360,7 +360,7 @@ def _keep(finished: Run, record: Record, digits: Digits, keep_weights: bool) -> 
 
 def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device, limit: int | None) -> str:
     """Return the name of a folder for the states of this run, and of no other one."""
-    facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode(), *_fonts(recipe).values()]
+    facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode(), *_fonts(recipe)]
     return f"{file_name(recipe.name[:60])}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
 
 
@@ -420,23 +420,25 @@ def _on_test(recipe: Recipe, model: nn.Module, digits: Digits) -> dict[str, Any]
     }
 
 
-def _fonts(recipe: Recipe) -> dict[str, str]:
-    """Return which fonts a recipe with other hands was trained with: how many, and a checksum of their names."""
+def _fonts(recipe: Recipe) -> list[str]:
+    """Return the names of the installed fonts that a recipe with other hands is trained with."""
     if not recipe.hands and not recipe.no_digits:
-        return {}
+        return []
     from ..data import hands  # here: it imports OpenCV, and few recipes need it
 
-    names = [Path(file).name for file in hands.fonts(hands.HANDWRITTEN + hands.PRINTED)]
-    return {"fonts": f"{len(names)} fonts, {sha256(' '.join(names).encode())[:12]}"}
+    return [Path(file).name for file in hands.fonts(hands.HANDWRITTEN + hands.PRINTED)]
 
 
 def _machine(device: torch.device, recipe: Recipe) -> dict[str, Any]:
     """Return where and with what a run is computed, for its record."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    if fonts := _fonts(recipe):
+        versions["fonts"] = f"{len(fonts)} fonts, {sha256(' '.join(fonts).encode())[:12]}"
     return {
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
         "precision": "bfloat16" if _uses_bfloat16(recipe, device) else "float32",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__} | _fonts(recipe),
+        "versions": versions,
     }

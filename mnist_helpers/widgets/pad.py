@@ -53,7 +53,7 @@ class DrawingPad:
         self.file = None if file is None else Path(file)
         kept = as_digits([], []) if self.file is None else load_drawings(self.file)
         self._images, self._labels = list(kept.images.numpy()), kept.labels.tolist()
-        self._model = load_model(model, device="cpu") if isinstance(model, (str, Path)) else model
+        self._model = _loaded(model)
         self._faults, self._filling, self._corrected = Faults(), False, False
         self.errors = self._faults.errors
         self.digit: int | None = None
@@ -76,7 +76,7 @@ class DrawingPad:
 
     @model.setter
     def model(self, model: str | Path | nn.Module) -> None:
-        self._model = load_model(model, device="cpu") if isinstance(model, (str, Path)) else model
+        self._model = _loaded(model)
         self._answer()
 
     @property
@@ -234,6 +234,11 @@ class DrawingPad:
         counts = ", ".join(f"{n} × {digit}" for digit, n in sorted(Counter(self._labels).items()))
         where = "" if self.file is None else f" in {html.escape(self.file.name)}"
         self._kept.value = f"Kept{where}: {counts or 'no drawing yet'}."
+
+
+def _loaded(model):
+    """Return a saved model by its name, or a model as it is."""
+    return load_model(model, device="cpu") if isinstance(model, (str, Path)) else model
 
 
 def _width(pixels):
