@@ -21,7 +21,8 @@ from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.data.loaders import make_loaders
 from mnist_helpers.environment import choose_device, has_bfloat16, seeded
 from mnist_helpers.evaluation.scores import score_on_test
-from mnist_helpers.experiments.run import fit_setup, prepare, seconds_per_epoch
+from mnist_helpers.experiments.run import seconds_per_epoch
+from mnist_helpers.experiments.setup import fit_setup, prepare
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.training.loop import fit
 

@@ -10,7 +10,7 @@ import torch
 from recipes import shortened
 
 from mnist_helpers.data import digits as data
-from mnist_helpers.data import idx_files
+from mnist_helpers.data import verified
 from mnist_helpers.data.digits import DataError, Digits, load_mnist
 from mnist_helpers.data.idx_files import describe
 from mnist_helpers.experiments.systems import RECIPES
@@ -87,7 +87,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.delenv("QUICK")
     monkeypatch.delenv("MNIST_DATA", raising=False)
     data._warn_once.cache_clear()
-    monkeypatch.setattr(idx_files, "_failed_downloads", {})
+    monkeypatch.setattr(verified, "_failed_downloads", {})
     return tmp_path
 
 

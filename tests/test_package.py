@@ -92,7 +92,7 @@ def networked(source):
 def test_only_the_download_of_the_digits_uses_the_network():
     """No telemetry: no other module of ours names what could call home."""
     found = {module for module, source in SOURCES.items() if networked(source)}
-    assert found == {"mnist_helpers.data.idx_files"}
+    assert found == {"mnist_helpers.data.mirrors"}
 
 
 def test_ways_to_the_network_are_found():

@@ -12,7 +12,8 @@ import torch
 from ..environment import data_folder, project_root
 from ..files import sha256, user_path
 from .form import to_mnist_form
-from .idx_files import SETS, DataError, describe, labels_of, obtain
+from .idx_files import SETS, DataError, describe, labels_of
+from .verified import obtain
 
 NO_DIGIT = 10  # the label of what is no digit, where a network has eleven answers
 

@@ -4,9 +4,7 @@ import json
 import platform
 import shutil
 import time
-import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,42 +14,23 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..data.digits import Digits, load_data
-from ..data.loaders import SPLIT, ResidentLoader, make_loaders
-from ..environment import choose_device, combine_seeds, has_bfloat16, quick, quick_mode, runs_folder, seeded
+from ..data.loaders import SPLIT, make_loaders
+from ..environment import choose_device, quick_mode, runs_folder, seeded
 from ..evaluation.scores import evaluate, predict_logits, score_on_test
 from ..files import check_writable, file_name, sha256, user_path
-from ..models import INITIALISATIONS, build_model, count_parameters, unwrapped
+from ..models import count_parameters, unwrapped
 from ..models.averaged import Committee
 from ..models.cards import check_fields
-from ..models.saved import CheckpointError, load_model, save_model
+from ..models.saved import load_model, save_model
 from ..training.history import History
-from ..training.loop import fit, train_one_epoch
-from ..training.resume import load_state
-from .distributed import all_reduce_mean, broadcast, first_on_its_machine, gather, global_mean, rank, to_ddp, world_size
-from .recipe import Recipe, make_optimizer, make_scheduler
+from ..training.loop import train_one_epoch
+from .distributed import broadcast, first_on_its_machine, rank, world_size
+from .recipe import Recipe, make_optimizer
 from .records import Record, find_record, recorded_history, weights_path, write_record
+from .setup import Setup, fit_setup, initialised, prepare, training_loaders, uses_bfloat16
 from .systems import RECIPES, find_recipe
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A recipe made ready for training: what `training.epochs` and `training.fit` are given.
-
-    `before` is the `History` of the training that this one continues, or None. `options` are keywords of `epochs`.
-    """
-
-    recipe: Recipe
-    seed: int
-    model: nn.Module
-    train_loader: ResidentLoader
-    validation_loader: ResidentLoader | None
-    optimizer: torch.optim.Optimizer
-    n_epochs: int
-    options: dict[str, Any]
-    before: History | None
 
 
 @dataclass(frozen=True)
@@ -206,83 +185,6 @@ def run(
     return Run(recipe, record, model, history)
 
 
-def prepare(
-    recipe: Recipe,
-    digits: Digits,
-    seed: int,
-    device: torch.device,
-    *,
-    limit: int | None = None,
-    progress: bool = True,
-    checkpoints: Path | None = None,
-) -> Setup:
-    """Return the `Setup` of a recipe; one that continues another recipe is trained up to there. See `run`."""
-    limit = quick(limit, short=min(4000 if limit is None else limit, 4000))
-    train_loader, validation_loader = _make_loaders(recipe, digits, seed, device, limit)
-    if recipe.start:
-        folder = None if checkpoints is None else checkpoints / "start"
-        start = prepare(recipe.start, digits, seed, device, limit=limit, progress=progress, checkpoints=folder)
-        model, before = start.model, fit_setup(start, progress=progress, checkpoints=folder)
-    else:
-        model, before = to_ddp(_initialised(recipe, seed, device)), None
-    n_epochs = quick(recipe.epochs, short=min(recipe.epochs, 2))
-    optimizer = make_optimizer(recipe, model.parameters())
-    options: dict[str, Any] = {
-        "scheduler": make_scheduler(recipe, optimizer, n_epochs, len(train_loader)),
-        "bfloat16": _uses_bfloat16(recipe, device),
-        "seed": combine_seeds(seed, rank()) if rank() else seed,  # each process has dropout of its own
-    }
-    if world_size() > 1:
-        options |= {"loss_function": global_mean(F.cross_entropy), "all_reduce": all_reduce_mean}
-    return Setup(recipe, seed, model, train_loader, validation_loader, optimizer, n_epochs, options, before)
-
-
-def fit_setup(setup: Setup, *, progress: bool = True, checkpoints: Path | None = None) -> History:
-    """Train what `prepare` returned and return the `History`.
-
-    `checkpoints` is a folder for the state after each epoch; training goes on from a state there. Raises ValueError
-    for a committee, which is not trained as one network; KeyboardInterrupt after Ctrl-C; else as `fit`.
-    """
-    if setup.recipe.members:
-        raise ValueError(f"{setup.recipe.name} is a committee, not trained as one network: use record_run")
-    checkpoint = None if checkpoints is None else checkpoints / "state.pt"
-    state = broadcast(_first_state(checkpoint) if checkpoint else None)
-    if state is not None and rank():
-        state["seed"] = setup.options["seed"]  # it is the first process's, and each has its own
-    history = fit(
-        setup.model,
-        setup.train_loader,
-        setup.validation_loader,
-        setup.optimizer,
-        setup.n_epochs,
-        after=setup.before,
-        restore_best=setup.recipe.keep_best,
-        progress=progress and rank() == 0,
-        checkpoint=checkpoint if rank() == 0 else None,
-        resume=state,
-        **setup.options,
-    )
-    if history.stopped == "interrupted":
-        raise KeyboardInterrupt
-    return history
-
-
-def _first_state(checkpoint: Path) -> dict[str, Any] | None:
-    """Return the first process's state, or None; warn where another one, on another machine, has a longer one."""
-    state = None
-    with suppress(CheckpointError) if rank() else nullcontext():
-        state = load_state(checkpoint)
-    finished = gather(0 if state is None else len(state["epochs"]))
-    if max(finished) > finished[0] and rank() == 0:
-        goes = f"goes on after epoch {finished[0]}" if finished[0] else "begins anew"
-        warnings.warn(
-            f"training {goes}, though process {finished.index(max(finished))} has a state after epoch {max(finished)} "
-            f"on its machine: to go on from there, copy it to {checkpoint} here, or start that machine first",
-            stacklevel=3,
-        )
-    return state
-
-
 def save_weights(finished: Run, digits: Digits, *paths: Path) -> None:
     """Save a `Run`'s weights and card to each of `paths`, as float16 where that changes no prediction.
 
@@ -323,13 +225,13 @@ def seconds_per_epoch(
         ValueError: no such recipe.
     """
     recipe, device = find_recipe(recipe), choose_device(device)
-    loader, _ = _make_loaders(recipe, digits, 0, device, n_batches * recipe.batch_size)
-    model = _initialised(recipe, 0, device)
+    loader, _ = training_loaders(recipe, digits, 0, device, n_batches * recipe.batch_size)
+    model = initialised(recipe, 0, device)
     optimizer = make_optimizer(recipe, model.parameters())
     for _ in range(2):
         start = time.perf_counter()
         with seeded(0):
-            train_one_epoch(model, loader, optimizer, bfloat16=_uses_bfloat16(recipe, device))
+            train_one_epoch(model, loader, optimizer, bfloat16=uses_bfloat16(recipe, device))
         seconds = time.perf_counter() - start
     return seconds * 48_000 / loader.n_examples
 
@@ -362,37 +264,6 @@ def _states_name(recipe: Recipe, seed: int, digits: Digits, device: torch.device
     """Return the name of a folder for the states of this run, and of no other one."""
     facts = [recipe.settings(), digits.source, len(digits), limit, quick_mode(), *_fonts(recipe)]
     return f"{file_name(recipe.name[:60])}-{device.type}-seed{seed}-{sha256(json.dumps(facts).encode())[:12]}"
-
-
-def _make_loaders(
-    recipe: Recipe, digits: Digits, seed: int, device: torch.device, limit: int | None
-) -> tuple[ResidentLoader, ResidentLoader | None]:
-    return make_loaders(
-        digits,
-        recipe.batch_size,
-        recipe.normalisation,
-        seed,
-        device,
-        limit=limit,
-        augmentation=recipe.augmentation,
-        shard=(rank(), world_size()),
-        all_images=recipe.all_images,
-        hands=recipe.hands,
-        no_digits=recipe.no_digits,
-    )
-
-
-def _initialised(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
-    """Return the recipe's model before training."""
-    with seeded(seed):
-        model = build_model(recipe.model, **recipe.model_arguments)
-        if recipe.initialisation:
-            INITIALISATIONS[recipe.initialisation](model)
-        return model.to(device)
-
-
-def _uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
-    return recipe.mixed_precision and has_bfloat16(device)
 
 
 def _on_validation(setup: Setup, history: History) -> tuple[float | None, float | None]:
@@ -439,6 +310,6 @@ def _machine(device: torch.device, recipe: Recipe) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
-        "precision": "bfloat16" if _uses_bfloat16(recipe, device) else "float32",
+        "precision": "bfloat16" if uses_bfloat16(recipe, device) else "float32",
         "versions": versions,
     }

@@ -20,7 +20,8 @@ from ..training.history import History
 from ..training.loop import TrainingError, epochs
 from .recipe import Recipe, vary
 from .records import Record, load_records
-from .run import Setup, record_run
+from .run import record_run
+from .setup import Setup
 from .systems import find_recipe
 from .tables import markdown_table
 

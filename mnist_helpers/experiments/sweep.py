@@ -11,8 +11,7 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -27,18 +26,16 @@ from tqdm.auto import tqdm
 
 try:
     import optuna
-    from sqlalchemy import URL, event
-    from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.pool import NullPool
 except ImportError as error:
     raise ImportError("Optuna is not installed: python -m pip install 'optuna>=4.9'") from error
 
 from ..data.digits import Digits, load_data
-from ..environment import combine_seeds, quick_mode, runs_folder
-from ..files import are_open, user_path
+from ..environment import combine_seeds, quick_mode
+from ..files import are_open
 from .recipe import Recipe, vary
 from .run import record_run
 from .search import fit_trial
+from .storage import MAX_RETRIES, PATIENCE, SearchError, no_experimental_warnings, open_storage, shown
 from .systems import find_recipe
 from .tables import markdown_table
 
@@ -46,12 +43,6 @@ Space = dict[str, Any]  # name -> tuple (low, high), drawn evenly in its logarit
 STATE = optuna.trial.TrialState
 FINISHED = STATE.COMPLETE, STATE.PRUNED
 N_RANDOM = 4  # trials drawn at random and not pruned, before there is something to learn from
-MAX_RETRIES = 3  # of a lost trial, of a failing query, and of workers that die in a row
-PATIENCE = 60  # seconds that a database which does not answer is waited for; less than the usual grace
-
-
-class SearchError(RuntimeError):
-    """A study cannot begin or go on."""
 
 
 class _SurplusTrial(Exception):
@@ -220,7 +211,7 @@ def open_study(plan: Plan, sampler_seed: int | None = None, attempts: int = 3) -
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        storage=_open_storage(plan.storage, plan.grace, attempts),
+        storage=open_storage(plan.storage, plan.grace, attempts),
         study_name=plan.name,
         direction="maximize",
         load_if_exists=True,
@@ -233,93 +224,13 @@ def open_study(plan: Plan, sampler_seed: int | None = None, attempts: int = 3) -
         study.set_user_attr("facts", facts)
     elif study.user_attrs["facts"] != facts:
         raise SearchError(
-            f"the study {plan.name!r} in {_shown(plan.storage)} was begun with other settings, so its trials cannot "
+            f"the study {plan.name!r} in {shown(plan.storage)} was begun with other settings, so its trials cannot "
             "be compared with yours: give this one another name, or another storage"
         )
     if sampler_seed is None:  # a study that goes on must not be suggested what it began with
         sampler_seed = combine_seeds(plan.seed, len(study.get_trials(deepcopy=False))) % 2**32
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=N_RANDOM, constant_liar=True, seed=sampler_seed)
     return study
-
-
-class _Storage(optuna.storages.RDBStorage):
-    """A database, one of whose heartbeats may be missed: the next one is sent all the same."""
-
-    def record_heartbeat(self, trial_id: int) -> None:
-        with suppress(optuna.exceptions.StorageInternalError, SearchError):
-            super().record_heartbeat(trial_id)
-
-
-def _open_storage(storage: str | Path | None, grace: int, attempts: int) -> _Storage:
-    if storage is None:
-        runs_folder().mkdir(parents=True, exist_ok=True)
-        storage = runs_folder() / "sweeps.db"
-    url = str(storage)
-    if "://" not in url:  # a path, in which ? and % mean themselves
-        url = URL.create("sqlite", database=str(user_path(storage).absolute())).render_as_string()
-    # No connection outlives its query, so none breaks when the server restarts
-    engine: dict[str, Any] = {"poolclass": NullPool}
-    if url.startswith("sqlite"):
-        engine["connect_args"] = {"timeout": PATIENCE}  # for a lock
-    for attempt in range(attempts):
-        time.sleep(min(attempt / 10, 1))
-        try:
-            with _no_experimental_warnings():
-                opened = _Storage(
-                    url,
-                    engine,
-                    heartbeat_interval=max(1, min(60, grace // 3)),
-                    grace_period=grace,
-                    heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(MAX_RETRIES),
-                )
-        except ImportError as error:
-            raise SearchError(
-                f"the database {_shown(storage)} needs a driver that is not installed ({error.__cause__}); for "
-                "PostgreSQL: python -m pip install 'psycopg[binary]'"
-            ) from error
-        except (SQLAlchemyError, ValueError) as error:
-            fault = error
-        else:
-            event.listen(opened.engine, "do_connect", _patient_connection(_shown(storage)))
-            return opened
-    reason = str(getattr(fault, "orig", fault)).splitlines()[0]
-    raise SearchError(f"the database {_shown(storage)} cannot be used: {reason}") from fault
-
-
-def _patient_connection(shown: str) -> Callable[..., Any]:
-    """Return what connects to a database that has answered before, and waits for it while it restarts."""
-
-    def connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return dialect.connect(*arguments, **options)
-            except dialect.loaded_dbapi.OperationalError as error:
-                if time.monotonic() > deadline:
-                    raise SearchError(
-                        f"the database {shown} has not answered for {PATIENCE} seconds: start the same sweep when it "
-                        "works again, and it goes on"
-                    ) from error
-                time.sleep(1)
-
-    return connect
-
-
-def _shown(storage: str | Path | None) -> str:
-    """Return a storage's name without a password."""
-    text = "sweeps.db" if storage is None else str(storage)
-    if "://" not in text:
-        return text
-    head, at, tail = text.partition("?")[0].rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at else tail
-
-
-@contextmanager
-def _no_experimental_warnings() -> Iterator[None]:
-    """Keep quiet that Optuna's heartbeats may change some day."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -343,7 +254,7 @@ def _do_a_trial(study: optuna.Study, objective: Callable[[optuna.Trial], float],
         study.optimize(objective, n_trials=1, catch=_SurplusTrial)
     else:
         time.sleep(0.5)
-        with _no_experimental_warnings():
+        with no_experimental_warnings():
             optuna.storages.fail_stale_trials(study)  # then there is one to begin again
     return True
 

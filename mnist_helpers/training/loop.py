@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from ..data.loaders import check_reusable, warn_of_odd_pixels
+from ..data.loaders import check_reusable
 from ..environment import combine_seeds, seeded, whole_number
 from ..evaluation.scores import accuracy, check_outputs, evaluate
 from ..files import are_open, check_writable
@@ -28,6 +28,7 @@ from .arguments import (
     moves_per_batch,
     warn_of_replaced_layers,
 )
+from .batches import Batches, TrackedBatches
 from .history import EpochResult, History
 from .resume import load_state, save_state, state_of, take_up
 from .settings import settings_of
@@ -35,7 +36,6 @@ from .settings import settings_of
 # Schedules whose drops are worth a line each; others glide
 STEPWISE = (ReduceLROnPlateau, lr_scheduler.StepLR, lr_scheduler.MultiStepLR, lr_scheduler.ConstantLR)
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, 1, 28, 28) float, labels (B,) int64
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits (B, 10), labels (B,) -> mean loss
 Means = tuple[float, float]  # loss, accuracy in percent
 
@@ -128,39 +128,6 @@ def learning_rates(
         if not per_batch:
             scheduler.step()
     return rates
-
-
-class TrackedBatches:
-    """A loader's batches. As text, how far one has come: "batch 7: images float32 (64, 1, 28, 28), labels ..."."""
-
-    def __init__(self, loader: Batches, name: str = "batch", *, check_pixels: bool = False) -> None:
-        self.loader, self.name, self.check_pixels = loader, name, check_pixels
-        self.number = 0
-        self.current: Any = None
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.loader:
-            self.number, self.current = self.number + 1, batch
-            if self.check_pixels and self.number == 1:
-                warn_of_odd_pixels(batch)
-            yield batch
-            self.current = None  # until the next one is there, what goes wrong is the loader's
-
-    def __str__(self) -> str:
-        if self.current is None:
-            return f"after {self.name} {self.number}"
-        return f"{self.name} {self.number}: {_described(self.current)}"
-
-
-def _described(batch: Any) -> str:
-    """Return a batch's dtypes and shapes, or its type where it is no pair."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        return f"a {type(batch).__name__}, not a pair (images, labels)"
-    parts = []
-    for name, part in zip(("images", "labels"), batch):
-        dtype = str(getattr(part, "dtype", type(part).__name__)).removeprefix("torch.")
-        parts.append(f"{name} {dtype} {tuple(getattr(part, 'shape', ()))}")
-    return ", ".join(parts)
 
 
 def epochs(

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-import zipfile
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from ..files import previous_of, user_path, write_atomically
+from ..models.archive import ArchiveError, read_archive
 from ..models.saved import CheckpointError, load_safely, read_file
 from .history import EpochResult, History
 from .settings import check_settings, plain
@@ -61,20 +61,13 @@ def load_state(path: str | Path) -> dict[str, Any] | None:
 def _read(path: Path) -> dict[str, Any]:
     """Return the state in a file; raise CheckpointError where it is damaged or something else."""
     content = read_file(path)
-    state = load_safely(content, path) if _is_whole(content) else None
-    if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{path} is damaged, or no state of training that this version reads: remove it")
-    return state
-
-
-def _is_whole(content: bytes) -> bool:
-    """Tell whether what `torch.save` wrote, an uncompressed zip archive, fits its checksums; torch never looks."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            stored = all(entry.file_size == entry.compress_size for entry in archive.infolist())
-            return stored and archive.testzip() is None
-    except Exception:  # whatever a file that is no archive provokes
-        return False
+        state = read_archive(content)
+    except ArchiveError as error:
+        raise CheckpointError(f"{path} is damaged, or no state of training ({error}): remove it") from error
+    if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path} is no state of training that this version reads: remove it")
+    return state
 
 
 def state_of(history: History, parts: list[Any], seed: int = 0, before: int = 0, begun: Any = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from faults import RAW, lay, send, serving
 from torchvision import datasets
 
 from mnist_helpers.data import digits as data
-from mnist_helpers.data import idx_files
+from mnist_helpers.data import idx_files, mirrors, verified
 from mnist_helpers.data.digits import Digits, load_data, load_digits_sample, load_mnist
 from mnist_helpers.data.idx_files import SETS, DataError, describe
 from mnist_helpers.data.loaders import make_loaders
@@ -166,7 +166,7 @@ def test_good_content_serves_where_the_damaged_file_cannot_be_written(project, c
     def refuse(path, *_, **__):
         raise OSError(30, f"{path} cannot be written")
 
-    monkeypatch.setattr(idx_files, "write_atomically", refuse)
+    monkeypatch.setattr(verified, "write_atomically", refuse)
     with pytest.warns(UserWarning, match="the file stays as it is"):
         assert len(load_mnist()) == 30
     assert damaged.read_bytes() == b"rot"
@@ -194,7 +194,7 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def mirrors(contents, server, monkeypatch):
+def two_mirrors(contents, server, monkeypatch):
     """Two mirrors, /bad/ and /good/; the first serves error pages with status 200."""
     server.answers = {f"/good/{name}.gz": (200, gzip.compress(content)) for name, content in contents.items()}
     server.answers |= {f"/bad/{name}.gz": (200, b"<html>come back later</html>") for name in contents}
@@ -202,17 +202,17 @@ def mirrors(contents, server, monkeypatch):
     return server
 
 
-def test_downloads_verifies_and_keeps(project, contents, mirrors, capsys):
+def test_downloads_verifies_and_keeps(project, contents, two_mirrors, capsys):
     digits = load_mnist()
     assert digits.labels.tolist() == list(contents["train-labels-idx1-ubyte"][8:])
     assert digits.folder == str(project / "data") and "Downloading" in capsys.readouterr().out
     assert (project / "data" / RAW / "train-images-idx3-ubyte").read_bytes() == contents["train-images-idx3-ubyte"]
-    mirrors.asked.clear()
+    two_mirrors.asked.clear()
     load_mnist()
-    assert mirrors.asked == []
+    assert two_mirrors.asked == []
 
 
-def test_a_download_replaces_nothing_that_is_whole(project, contents, mirrors):
+def test_a_download_replaces_nothing_that_is_whole(project, contents, two_mirrors):
     own = CORRECTIONS["a label"](contents[LABELS])
     pair = {LABELS: own, f"{LABELS}.gz": gzip.compress(own)}
     named, raw = lay(project / "named", pair) / RAW, lay(project / "data", pair) / RAW
@@ -224,7 +224,7 @@ def test_a_download_replaces_nothing_that_is_whole(project, contents, mirrors):
     assert gzip.decompress((raw / f"{LABELS}.gz").read_bytes()) == contents[LABELS]
     assert all((raw / f"{name}.{sha256(content)[:8]}").read_bytes() == content for name, content in pair.items())
     shutil.rmtree(project / "data")
-    mirrors.asked.clear()
+    two_mirrors.asked.clear()
     with pytest.warns(UserWarning, match="stays as it is"):
         assert load_mnist(project / "named").folder == str(project / "named"), "of the images"
     assert (project / "data" / RAW / LABELS).read_bytes() == contents[LABELS]
@@ -235,30 +235,30 @@ def test_a_download_replaces_nothing_that_is_whole(project, contents, mirrors):
     assert any("MNIST was downloaded but could not be kept: " in str(one.message) for one in caught)
 
 
-def test_downloads_what_repairs_a_damaged_file(project, contents, mirrors):
+def test_downloads_what_repairs_a_damaged_file(project, contents, two_mirrors):
     lay(project / "data", {**contents, "train-images-idx3-ubyte": b"rot"})
     with pytest.warns(UserWarning, match="replaced by good content"):
         load_mnist()
     assert (project / "data" / RAW / "train-images-idx3-ubyte").read_bytes() == contents["train-images-idx3-ubyte"]
 
 
-def test_a_failed_download_is_not_tried_again_by_the_same_process(project, mirrors):
-    mirrors.answers = {}
+def test_a_failed_download_is_not_tried_again_by_the_same_process(project, two_mirrors):
+    two_mirrors.answers = {}
     messages = set()
     for _ in range(3):
         with pytest.raises(DataError) as caught:
             load_mnist()
         messages.add(str(caught.value))
-    assert len(mirrors.asked) == 4 and len(messages) == 1, "each mirror gets a second chance, and that is all"
+    assert len(two_mirrors.asked) == 4 and len(messages) == 1, "each mirror gets a second chance, and that is all"
 
 
 @pytest.mark.parametrize("how", ["argument", "environment"])
-def test_downloading_can_be_switched_off(project, mirrors, monkeypatch, how):
+def test_downloading_can_be_switched_off(project, two_mirrors, monkeypatch, how):
     if how == "environment":
         monkeypatch.setenv("MNIST_OFFLINE", "1")
     with pytest.raises(DataError, match="downloading is switched off"):
         load_mnist(download=how == "environment")
-    assert mirrors.asked == []
+    assert two_mirrors.asked == []
 
 
 @pytest.fixture
@@ -305,8 +305,8 @@ def test_another_set_is_downloaded_and_its_md5_checked(project, others, server, 
     sums = {file: hashlib.md5(archive).hexdigest() for file, archive in archives.items()}
     sums |= {list(archives)[1]: "another"}
     monkeypatch.setattr(
-        idx_files,
-        "_archive",
+        mirrors,
+        "archive_of",
         lambda file: ([f"{server.address}/{name}/{file.name}.gz"], sums[f"{file.name}.gz"]),
     )
     with pytest.raises(DataError, match=f"has another MD5 checksum than {name}'s archive"):
@@ -321,7 +321,7 @@ def fashion(project, others, monkeypatch):
     contents = others["FashionMNIST", True]
     archives = {name: gzip.compress(content, mtime=0) for name, content in contents.items()}
     sums = {name: hashlib.md5(archive).hexdigest() for name, archive in archives.items()}
-    monkeypatch.setattr(idx_files, "_archive", lambda file: ([], sums[file.name]))
+    monkeypatch.setattr(mirrors, "archive_of", lambda file: ([], sums[file.name]))
     raw = project / "data" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, content in contents.items():
@@ -389,7 +389,7 @@ def test_an_archive_is_repaired_by_one_that_has_the_known_checksum(project, fash
 
 def test_torchvision_knows_where_each_file_is_available():
     for file in [file for name in SETS for train in (True, False) for file in describe(name, train)]:
-        addresses, md5 = idx_files._archive(file)
+        addresses, md5 = mirrors.archive_of(file)
         assert len(md5) == 32
         assert all(address.startswith("http") and address.endswith(f"/{file.name}.gz") for address in addresses)
 

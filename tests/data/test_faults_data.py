@@ -23,24 +23,24 @@ from torchvision import datasets
 
 from mnist_helpers import files
 from mnist_helpers.data import digits as data
-from mnist_helpers.data import idx_files
+from mnist_helpers.data import mirrors, verified
 from mnist_helpers.data.digits import load_mnist
 from mnist_helpers.data.idx_files import DataError
 
 LABELS = "train-labels-idx1-ubyte"
-SILENCE, N_MIRRORS = idx_files.TIMEOUT, len(datasets.MNIST.mirrors)  # before a test changes them
+SILENCE, N_MIRRORS = mirrors.TIMEOUT, len(datasets.MNIST.mirrors)  # before a test changes them
 
 
 @pytest.fixture
-def mirrors(project, contents, monkeypatch):
+def mirrors_answer(project, contents, monkeypatch):
     """Let these answers (request, archive) be those of the mirrors, in turn; downloading is allowed."""
     monkeypatch.delenv("MNIST_OFFLINE")
-    monkeypatch.setattr(idx_files, "TIMEOUT", 0.3)
+    monkeypatch.setattr(mirrors, "TIMEOUT", 0.3)
     archives = {f"/{name}.gz": gzip.compress(content) for name, content in contents.items()}
     servers = []
 
     def play(*answers):
-        idx_files._failed_downloads.clear()
+        verified._failed_downloads.clear()
         for answer in answers:
             servers.append(serving(lambda request, answer=answer: answer(request, archives[request.path])))
         monkeypatch.setattr(datasets.MNIST, "mirrors", [one.__enter__() for one in servers[-len(answers) :]])
@@ -84,39 +84,39 @@ ANSWERS = {  # -> what the sentence says of it
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_what_a_mirror_does_wrong_is_said_and_the_other_mirror_serves(mirrors, project, contents, name):
+def test_what_a_mirror_does_wrong_is_said_and_the_other_mirror_serves(mirrors_answer, project, contents, name):
     answer, sentence = ANSWERS[name]
     good = lay(project / "data", {LABELS: contents[LABELS]}) / RAW / LABELS
     before = good.stat()
-    mirrors(answer, answer)
+    mirrors_answer(answer, answer)
     start = time.monotonic()
     with pytest.raises(DataError, match=f"train-images-idx3-ubyte.gz ({sentence})") as caught:
         load_mnist()
-    assert time.monotonic() - start < 4 * idx_files.TIMEOUT + 2
+    assert time.monotonic() - start < 4 * mirrors.TIMEOUT + 2
     assert len(str(caught.value).splitlines()) == 1
     assert os.listdir(good.parent) == [LABELS] and good.stat() == before, "what was good is untouched"
-    mirrors(answer, send)
+    mirrors_answer(answer, send)
     assert_good(load_mnist(), contents, project / "data")
 
 
-def test_two_silent_mirrors_cost_half_a_minute_whichever_parts_are_asked_for(mirrors):
+def test_two_silent_mirrors_cost_half_a_minute_whichever_parts_are_asked_for(mirrors_answer):
     asked = []
 
     def counted(request, archive):
         asked.append(request.path)
         silent(request, archive)
 
-    mirrors(*[counted] * N_MIRRORS)
+    mirrors_answer(*[counted] * N_MIRRORS)
     start = time.monotonic()
     for train in (True, False, True):
         with pytest.raises(DataError, match="timed out"):
             load_mnist(train=train)
-    assert time.monotonic() - start < len(asked) * idx_files.TIMEOUT + 1
+    assert time.monotonic() - start < len(asked) * mirrors.TIMEOUT + 1
     assert len(asked) == 2 * N_MIRRORS and len(asked) * SILENCE <= 30
 
 
-def test_a_redirect_from_https_to_http_is_refused(mirrors, project, monkeypatch):
-    mirrors(send)
+def test_a_redirect_from_https_to_http_is_refused(mirrors_answer, project, monkeypatch):
+    mirrors_answer(send)
     (target,) = datasets.MNIST.mirrors
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key -out cert -subj /CN=here -addext"
     subprocess.run([*command.split(), "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
@@ -135,8 +135,8 @@ def test_a_redirect_from_https_to_http_is_refused(mirrors, project, monkeypatch)
             load_mnist()
 
 
-def test_a_redirect_within_http_is_followed(mirrors, contents, project, monkeypatch):
-    mirrors(send)
+def test_a_redirect_within_http_is_followed(mirrors_answer, contents, project, monkeypatch):
+    mirrors_answer(send)
     (target,) = datasets.MNIST.mirrors
 
     def redirect(request):
@@ -149,13 +149,13 @@ def test_a_redirect_within_http_is_followed(mirrors, contents, project, monkeypa
         assert_good(load_mnist(), contents, project / "data")
 
 
-def test_redirects_without_an_end_are_said_in_one_line(mirrors):
+def test_redirects_without_an_end_are_said_in_one_line(mirrors_answer):
     def redirect(request, _archive):
         request.send_response(302)
         request.send_header("Location", request.path)
         request.end_headers()
 
-    mirrors(redirect)
+    mirrors_answer(redirect)
     with pytest.raises(DataError, match="failed: .*infinite loop") as caught:
         load_mnist()
     assert "\n" not in str(caught.value)
@@ -173,7 +173,7 @@ def test_offline_with_a_valid_cache_nothing_is_asked(project, contents, monkeypa
     assert_good(load_mnist(), contents, project / "data")
 
 
-def test_killed_during_the_download_nothing_half_is_left(mirrors, project, contents):
+def test_killed_during_the_download_nothing_half_is_left(mirrors_answer, project, contents):
     killed = queue.Queue()
 
     def kill(request, archive):
@@ -181,17 +181,17 @@ def test_killed_during_the_download_nothing_half_is_left(mirrors, project, conte
         request.wfile.flush()
         os.kill(killed.get(timeout=20), signal.SIGKILL)
 
-    mirrors(kill)
+    mirrors_answer(kill)
     child = start(load_mnist)
     killed.put(child[0])
     assert wait(*child) == signal.SIGKILL
     assert not (project / "data").exists()
-    mirrors(send)
+    mirrors_answer(send)
     assert_good(load_mnist(), contents, project / "data")
 
 
-def test_killed_at_any_moment_of_writing_the_next_one_repairs_or_finds_it_whole(mirrors, project, contents):
-    mirrors(send)
+def test_killed_at_any_moment_of_writing_the_next_one_repairs_or_finds_it_whole(mirrors_answer, project, contents):
+    mirrors_answer(send)
     for moment in range(99):
 
         def work(moment=moment):
@@ -208,8 +208,8 @@ def test_killed_at_any_moment_of_writing_the_next_one_repairs_or_finds_it_whole(
     assert moment == 8, "two files, each with its archive, each flushed and renamed"
 
 
-def test_two_processes_at_once_both_get_it_and_leave_one_good_copy(mirrors, project, contents):
-    mirrors(send)
+def test_two_processes_at_once_both_get_it_and_leave_one_good_copy(mirrors_answer, project, contents):
+    mirrors_answer(send)
     children = [start(lambda: pickle.dumps(load_mnist().images)) for _ in range(2)]
     for outcome in [wait(*child) for child in children]:
         assert pickle.loads(outcome).numpy().tobytes() == contents["train-images-idx3-ubyte"][16:]
@@ -253,11 +253,11 @@ def short():
         (short, "cannot be written .File too large."),
     ],
 )
-def test_what_cannot_be_kept_is_used_all_the_same(mirrors, contents, open_folder, monkeypatch, fault, sentence):
+def test_what_cannot_be_kept_is_used_all_the_same(mirrors_answer, contents, open_folder, monkeypatch, fault, sentence):
     (open_folder / "pyproject.toml").write_text('name = "mnist_helpers"')
     good = lay(open_folder / "data", {LABELS: contents[LABELS]}) / RAW / LABELS
     monkeypatch.chdir(open_folder)
-    mirrors(send)
+    mirrors_answer(send)
 
     def work():
         fault()

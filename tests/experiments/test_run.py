@@ -17,9 +17,11 @@ from mnist_helpers.evaluation import scores
 from mnist_helpers.evaluation.scores import evaluate, score_on_test
 from mnist_helpers.experiments import records
 from mnist_helpers.experiments import run as run_module
+from mnist_helpers.experiments import setup as setups
 from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records, recorded_history, weights_path
-from mnist_helpers.experiments.run import fit_setup, prepare, record_run, run, save_weights, seconds_per_epoch
+from mnist_helpers.experiments.run import record_run, run, save_weights, seconds_per_epoch
+from mnist_helpers.experiments.setup import fit_setup, prepare
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.models import mlp_baseline
 from mnist_helpers.models.averaged import committee
@@ -87,13 +89,13 @@ def test_schedules_are_told_how_long_training_is(short, name, rates):
 
 def test_quick_runs_are_short(project, monkeypatch):
     monkeypatch.setenv("QUICK", "1")
-    limits, make = [], run_module.make_loaders
+    limits, make = [], setups.make_loaders
 
     def noted(*given, limit, **more):
         limits.append(limit)
         return make(*given, limit=200, **more)
 
-    monkeypatch.setattr(run_module, "make_loaders", noted)
+    monkeypatch.setattr(setups, "make_loaders", noted)
     record = run("mlp_plateau", load_data(), **QUIETLY).record
     assert record["quick"] and record["epochs"] == 2 + 2 and record["trained_on"] == 200
     assert limits == [4000, 4000]
@@ -214,7 +216,7 @@ def test_a_run_is_recorded_once_and_the_same_again_is_not_trained(short, monkeyp
 
 
 def test_an_interrupted_run_is_neither_scored_nor_recorded(short, monkeypatch):
-    monkeypatch.setattr(run_module, "fit", lambda *_, **__: History(stopped="interrupted"))
+    monkeypatch.setattr(setups, "fit", lambda *_, **__: History(stopped="interrupted"))
     monkeypatch.setattr(run_module, "score_on_test", None)
     with pytest.raises(KeyboardInterrupt):
         record_run("mlp_baseline", device="cpu", allow_sample=True)

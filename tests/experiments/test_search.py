@@ -11,7 +11,6 @@ from mnist_helpers.experiments import records, search
 from mnist_helpers.experiments import run as runs
 from mnist_helpers.experiments.recipe import vary
 from mnist_helpers.experiments.records import load_records
-from mnist_helpers.experiments.run import prepare
 from mnist_helpers.experiments.search import (
     best_trial,
     compare_learning_rates,
@@ -22,6 +21,7 @@ from mnist_helpers.experiments.search import (
     run_trials,
     trials_table,
 )
+from mnist_helpers.experiments.setup import prepare
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.training.loop import fit
 

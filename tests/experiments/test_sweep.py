@@ -315,8 +315,8 @@ def test_a_database_that_cannot_be_used_is_one_sentence_without_a_password(stora
 
 
 def test_a_password_is_not_shown_where_the_settings_differ_either(monkeypatch):
-    opened = sweeps._open_storage("sweep.db", 60, 1)
-    monkeypatch.setattr(sweeps, "_open_storage", lambda *_: opened)
+    opened = sweeps.open_storage("sweep.db", 60, 1)
+    monkeypatch.setattr(sweeps, "open_storage", lambda *_: opened)
     url = "postgresql://me:secret@host/studies"
     swept(0, storage=url)
     with pytest.raises(SearchError, match=r"in postgresql://...@host/studies was begun") as caught:

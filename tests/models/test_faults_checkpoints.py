@@ -321,7 +321,7 @@ def load_state_whole(path):
 
 def take_up_unchecked(path):
     """Take up a state of training whose checksums are not compared, so that it reaches what stands behind that."""
-    resume._is_whole = lambda content: True  # in a process of its own
+    zipfile.ZipExtFile._update_crc = lambda archive, content: None  # in a process of its own
     take_up(load_state(path), training_parts())
 
 
@@ -373,7 +373,7 @@ def test_mutated_files_are_refused_or_read(saved, name, n):
             except errors as error:
                 assert len(str(error).splitlines()) == 1, error
                 refused += 1
-                reasons.add("checksum" if re.search("SHA-256 differs|is damaged, or no state", str(error)) else "other")
+                reasons.add("checksum" if re.search("SHA-256 differs|BadZipFile", str(error)) else "other")
         assert time.monotonic() - start < 60
         return refused, reasons
 

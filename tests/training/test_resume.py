@@ -62,20 +62,20 @@ def test_instead_of_a_damaged_state_the_one_before_is_taken(tmp_path, damage):
     with pytest.warns(UserWarning, match=rf"{path} is damaged, or no .*: remove it; {path}.previous is taken instead"):
         assert load_state(path)["epoch"] == 2
     files.previous_of(path).unlink()
-    with pytest.raises(CheckpointError, match="state.pt is damaged, or no state of training that this version reads"):
+    with pytest.raises(CheckpointError, match="state.pt is damaged, or no state of training "):
         load_state(path)
 
 
 def test_what_is_no_state_of_this_version_is_refused(tmp_path):
     for content in ({"format": 4, "epochs": []}, {"0.weight": NUMBERS}, [1, 2]):
         torch.save(content, tmp_path / "state.pt")
-        with pytest.raises(CheckpointError, match="damaged, or no state of training that this version reads"):
+        with pytest.raises(CheckpointError, match="state.pt is no state of training that this version reads"):
             load_state(tmp_path / "state.pt")
 
 
 def test_code_in_a_state_never_runs(project):
     torch.save({"epoch": Malicious()}, project / "state.pt")
-    with pytest.raises(CheckpointError, match="state.pt holds no weights that can be read"):
+    with pytest.raises(CheckpointError, match="state.pt is damaged, or no state of training "):
         load_state("state.pt")
     assert not (project / "pwned").exists()
 
