@@ -143,9 +143,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     notebooks = commands.add_parser("notebooks", help="execute all notebooks into runs/ (QUICK=1: the short version)")
     notebooks.add_argument("--publish", action="store_true", help="then promote the full run into the tracked files")
     notebooks.set_defaults(command=run_notebooks)
-
-    stamp = commands.add_parser("stamp", help="write the repository's address from pyproject.toml where it belongs")
-    stamp.set_defaults(command=stamp_address)
     return parser.parse_args(arguments)
 
 
@@ -322,13 +319,6 @@ def run_notebooks(options: argparse.Namespace) -> None:
             notebooks.execute_all()
     except notebooks.NotebookError as error:
         raise ValueError(error) from error
-
-
-def stamp_address(_: argparse.Namespace) -> None:
-    """Write the repository's address into README and notebooks, and print which files changed."""
-    from .notebooks import stamp
-
-    print("\n".join(f"changed {path}" for path in stamp()) or "nothing to change")
 
 
 if __name__ == "__main__":

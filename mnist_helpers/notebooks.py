@@ -6,7 +6,6 @@ import os
 import re
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from .data.digits import load_data
 from .environment import project_root, quick_mode, runs_folder
-from .experiments.tables import readme_with_table, results_table
+from .experiments.tables import pages_with_tables, results_table
 from .files import check_writable, previous_of, write_atomically
 from .models.saved import copy_saved
 
@@ -26,7 +25,6 @@ INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # pictures
 LARGEST = 10_000_000  # bytes of a published file
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
-BADGE = r"colab-badge\.svg\)\]\(https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
 
 
 class NotebookError(RuntimeError):
@@ -119,7 +117,7 @@ def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def publish() -> None:
-    """Execute all notebooks in full mode, then promote outputs, weights, records and README together.
+    """Execute all notebooks in full mode, then promote outputs, weights, records and the pages' tables together.
 
     Raises:
         NotebookError: quick mode is on, MNIST is not available, or a notebook failed; no tracked file was touched.
@@ -141,8 +139,8 @@ def publish() -> None:
         write_atomically(path, nbformat.writes(notebook) + "\n")
         if picture := pictures[path]:
             write_atomically(path.parent / "pictures" / f"{path.stem}.png", picture)
-    readme = root / "README.md"
-    write_atomically(readme, readme_with_table(readme.read_text(encoding="utf-8")))
+    for path, text in pages_with_tables().items():
+        write_atomically(path, text)
     print(f"\nPublished {len(executed)} notebooks; look at the changes with git diff before you commit them.")
 
 
@@ -158,30 +156,6 @@ def _publish_model(path: Path, folder: Path) -> None:
         print(
             f"{path.name} stays in {path.parent}: it is too large for the repository, which keeps cards of such alone"
         )
-
-
-def stamp() -> list[Path]:
-    """Write the repository's address from pyproject.toml into README.md and the notebooks; return the changed paths."""
-    settings = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))
-    address = settings["project"]["urls"]["Repository"].removeprefix("https://github.com/").strip("/")
-    changed = []
-    for path in [project_root() / "README.md", *numbered_notebooks()]:
-        text = path.read_text(encoding="utf-8")
-        if (new := stamped(text, address)) != text:
-            write_atomically(path, new)
-            changed.append(path)
-    return changed
-
-
-def stamped(text: str, address: str) -> str:
-    """Return a README's or notebook's text with the address "owner/name" in the links to this project.
-
-    These are the links to the repository that the text's first Colab badge names; links to others stay as they are.
-    """
-    before = re.search(BADGE, text)
-    if before is None:
-        return text
-    return re.sub(rf"(github(?:\.com)?/){re.escape(before[1])}(?=\.git\b|\.?(?:[^\w.-]|$))", rf"\g<1>{address}", text)
 
 
 def _readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:

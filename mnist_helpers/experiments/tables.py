@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -12,7 +13,14 @@ from .systems import RECIPES
 
 Records = dict[str, list[Record]]  # recipe's name -> its records, as `full_runs` returns them
 Row = dict[str, Any]
-MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md
+MARKS = "<!-- results:start -->", "<!-- results:end -->"  # around the table in README.md and in docs/results.md
+HIGHLIGHTS = {  # README's rows: a system's name -> what it is to somebody who has not met it
+    "mlp_plateau": "a multilayer perceptron with a learning-rate schedule",
+    "lenet5": "LeCun's convolutional network of 1998",
+    "speed_99": "a small network trained for one epoch",
+    "any_hand": "reads anybody's digits, and tells what is none",
+    "record": "the most accurate single network in the results table",
+}
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -145,11 +153,25 @@ def results_table(rows: list[Row] | None = None) -> str:
     return markdown_table(heads, [_cells(row) for row in (result_rows() if rows is None else rows)])
 
 
-def readme_with_table(readme: str) -> str:
-    """Return the text of README.md with the table between `MARKS` made anew from the committed records."""
-    start, end = (readme.index(mark) for mark in MARKS)
+def highlights_table(rows: list[Row]) -> str:
+    """Return the `HIGHLIGHTS` among rows of `result_rows` as a short Markdown table."""
+    heads = ["network", "what it is", "test accuracy, %", "runs", "parameters", "seconds of training"]
+    found = [row for name in HIGHLIGHTS for row in rows if row["recipe"] == name]
+    return markdown_table(heads, [_short_cells(row) for row in found])
+
+
+def pages_with_tables() -> dict[Path, str]:
+    """Return {path: text} of README.md and docs/results.md, with the tables made anew from the committed records."""
     rows = result_rows(load_records([project_root() / "records"]))
-    return f"{readme[:start]}{MARKS[0]}\n{results_table(rows)}\n{readme[end:]}"
+    tables = {"README.md": highlights_table(rows), "docs/results.md": results_table(rows)}
+    return {project_root() / name: _with_table(project_root() / name, table) for name, table in tables.items()}
+
+
+def _with_table(path: Path, table: str) -> str:
+    """Return a page's text with this table between its `MARKS`."""
+    text = path.read_text(encoding="utf-8")
+    start, end = (text.index(mark) for mark in MARKS)
+    return f"{text[:start]}{MARKS[0]}\n{table}\n{text[end:]}"
 
 
 def _row(records: list[Record]) -> Row:
@@ -188,9 +210,7 @@ def _cells(row: Row) -> list[str]:
     published = "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2f}"
     if not row["seeds"]:
         return [f"`{row['recipe']}`", published, "not measured", *[""] * 7, row["note"]]
-    device = row["device"]
-    if device == "cpu":
-        device += f", {' or '.join(map(str, row['threads']))} thread{'s' * (row['threads'] != [1])}"
+    device = row["device"] if row["device"] != "cpu" else f"cpu, {_threads(row)}"
     return [
         f"`{row['recipe']}`",
         published,
@@ -199,11 +219,29 @@ def _cells(row: Row) -> list[str]:
         str(len(row["seeds"])),
         f"{row['parameters']:,}",
         str(row["epochs"]),
-        f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}",
+        _seconds(row),
         device,
         f"{row['trained_on']:,} {row['source']}{' (QUICK)' if row['quick'] else ''}",
         row["note"],
     ]
+
+
+def _short_cells(row: Row) -> list[str]:
+    """Return the cells of a row of `highlights_table`, without figures where none are recorded."""
+    names = [f"`{row['recipe']}`", HIGHLIGHTS[row["recipe"]]]
+    if not row["seeds"]:
+        return [*names, "not measured", "", "", ""]
+    where = _threads(row) if row["device"] == "cpu" else row["device"]
+    figures = [_accuracy(row, "test"), str(len(row["seeds"])), f"{row['parameters']:,}", f"{_seconds(row)}, {where}"]
+    return [*names, *figures]
+
+
+def _seconds(row: Row) -> str:
+    return f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}"
+
+
+def _threads(row: Row) -> str:
+    return f"{' or '.join(map(str, row['threads']))} thread{'s' * (row['threads'] != [1])}"
 
 
 def _accuracy(row: Row, part: str) -> str:

@@ -17,9 +17,11 @@ from mnist_helpers.experiments.records import REQUIRED, TEST_IMAGES, full_runs, 
 from mnist_helpers.experiments.run import record_run
 from mnist_helpers.experiments.systems import RECIPES
 from mnist_helpers.experiments.tables import (
+    HIGHLIGHTS,
     differences_table,
+    highlights_table,
     markdown_table,
-    readme_with_table,
+    pages_with_tables,
     recorded_difference,
     result_rows,
     results_table,
@@ -325,10 +327,17 @@ def test_command_prints_objects_with_the_documented_fields(project, capsys):
     assert row["test_accuracy_mean"] == 98.0 and row["test_accuracy_std"] is None and row["seeds"] == [0]
 
 
-def test_readme_holds_the_table_of_the_committed_records(monkeypatch):
+def test_the_pages_hold_the_tables_of_the_committed_records(monkeypatch):
     monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme_with_table(readme) == readme
+    for path, text in pages_with_tables().items():
+        assert path.read_text(encoding="utf-8") == text, path
+
+
+def test_the_short_table_has_a_row_for_each_highlight(project):
+    write(project, make_record(0, recipe="lenet5", threads=2), make_record(1, recipe="lenet5", threads=2))
+    table = highlights_table(result_rows())
+    assert [line.split("`")[1] for line in table.splitlines()[2:]] == [*HIGHLIGHTS]
+    assert "| 98.00 ± 0.00 | 2 |" in table and ", 2 threads |" in table and table.count("not measured") == 4
 
 
 # System -> the number of test images behind the published figure

@@ -67,7 +67,7 @@ def test_on_colab_the_first_cell_installs_the_package(tmp_path, monkeypatch):
     for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "all"]):
         subprocess.run(["git", *command], cwd=source, check=True)
     cell = re.sub(r'address = ".*"', f'address = "{source.as_uri()}"', bootstrap(NOTEBOOK))
-    cell = cell.replace("/content/", f"{tmp_path}/content/")
+    cell = cell.replace("/content", f"{tmp_path}/content")
     (tmp_path / "content").mkdir()
     for name, value in {"TARGET": installed, "NO_DEPS": 1, "NO_BUILD_ISOLATION": 0, "NO_INDEX": 1}.items():
         monkeypatch.setenv(f"PIP_{name}", str(value))  # isolation is off when its variable says no
