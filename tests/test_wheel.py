@@ -1,4 +1,4 @@
-"""The package installed from a wheel, used from a folder that is no project's, as the README shows it."""
+"""The package installed from a wheel, used from a folder that is no project's, as README and docs show it."""
 
 import json
 import os
@@ -57,8 +57,9 @@ def build(folder):
 
 
 def examples():
-    """Return the README's commands that train nothing, its blocks of Python for no notebook, and its models' names."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Return the pages' commands that train nothing, their blocks of Python for no notebook, and their models' names."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    readme = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     commands = re.findall(r"^python -m mnist_helpers ((?:results|predict) ?.*?) *(?:#|$)", readme, re.MULTILINE)
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     blocks = [block for block in blocks if "widgets" not in block]
@@ -71,7 +72,7 @@ def files_in(*folders):
 
 
 @pytest.mark.mnist
-def test_an_installed_wheel_does_what_the_readme_shows_from_any_folder(tmp_path, monkeypatch):
+def test_an_installed_wheel_does_what_the_pages_show_from_any_folder(tmp_path, monkeypatch):
     wheel = build(tmp_path)
     assert wheel.stat().st_size < MAX_BYTES
     installed, elsewhere = tmp_path / "installed", tmp_path / "pictures"
