@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")] + sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Programs of others, whose options are theirs to check
-OTHERS = {("git", "clone"), ("python", "-m", "pip"), ("python", "-m", "pytest"), ("uv", "pip"), ("uv", "venv")}
+OTHERS = {("git", "clone"), ("python", "-m", "pip"), ("python", "-m", "pytest")}
+OTHERS |= {("uv", "pip"), ("uv", "venv"), ("uv", "sync")}
 each = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
@@ -51,11 +52,12 @@ def test_links_lead_somewhere(path):
 def test_a_link_that_leads_nowhere_is_found(tmp_path):
     (tmp_path / "other.md").write_text("# A heading, it is\n")
     text = "# Here\n[a](other.md) [b](#here) [c](other.md#a-heading-it-is) [d](none.md) [e](#there) [f](other.md#here)"
+    (tmp_path / "page.md").write_text(text)
     assert broken_links(tmp_path / "page.md", text) == ["none.md", "#there", "other.md#here"]
 
 
 def commands(text):
-    """Return the commands of a page, each a list of words: the lines of its blocks, and what begins so in a sentence."""
+    """Return the commands of a page, each a list of words: its blocks' lines, and those that stand in a sentence."""
     lines = [line for kind, block in BLOCK.findall(text) if kind != "python" for line in block.splitlines()]
     lines += re.findall(r"`((?:make|python|torchrun|uv) [^`]+)`", BLOCK.sub("", text))
     found = []
@@ -71,7 +73,7 @@ def commands(text):
 def check_command(words):
     """Raise AssertionError for a command that does not exist, and SystemExit for options that are not understood."""
     if "mnist_helpers" in words[:4]:  # after python -m, or torchrun's own option and -m
-        parse(words[words.index("mnist_helpers") + 1 :])
+        parse(words[words.index("mnist_helpers") + 1 :] or ["data"])
     elif words[:2] == ["python", "-m"] and words[2].startswith("mnist_helpers."):
         assert (ROOT / f"{words[2].replace('.', '/')}.py").exists(), words
     elif words[0] in ("python", "bash"):

