@@ -55,7 +55,7 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
 
 
 def commands(text):
-    """Return the commands of a page, each a list of words: the lines of its blocks, and what begins so in a sentence."""
+    """Return the commands of a page, each a list of words: its blocks' lines, and what begins so in a sentence."""
     lines = [line for kind, block in BLOCK.findall(text) if kind != "python" for line in block.splitlines()]
     lines += re.findall(r"`((?:make|python|torchrun|uv) [^`]+)`", BLOCK.sub("", text))
     found = []

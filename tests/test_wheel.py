@@ -57,7 +57,7 @@ def build(folder):
 
 
 def examples():
-    """Return the pages' commands that train nothing, their blocks of Python for no notebook, and their models' names."""
+    """Return the pages' commands that train nothing, their Python for no notebook, and their models' names."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     readme = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     commands = re.findall(r"^python -m mnist_helpers ((?:results|predict) ?.*?) *(?:#|$)", readme, re.MULTILINE)
