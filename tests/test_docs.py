@@ -36,7 +36,7 @@ def broken_links(path, text):
             continue
         name, _, anchor = link.partition("#")
         target = path.parent / name if name else path
-        if not target.exists():
+        if target != path and not target.exists():
             broken.append(link)
         elif anchor and anchor not in anchors(text if target == path else target.read_text(encoding="utf-8")):
             broken.append(link)
