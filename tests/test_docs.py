@@ -71,7 +71,7 @@ def commands(text):
 def check_command(words):
     """Raise AssertionError for a command that does not exist, and SystemExit for options that are not understood."""
     if "mnist_helpers" in words[:4]:  # after python -m, or torchrun's own option and -m
-        parse(words[words.index("mnist_helpers") + 1 :])
+        parse(words[words.index("mnist_helpers") + 1 :] or ["data"])
     elif words[:2] == ["python", "-m"] and words[2].startswith("mnist_helpers."):
         assert (ROOT / f"{words[2].replace('.', '/')}.py").exists(), words
     elif words[0] in ("python", "bash"):
