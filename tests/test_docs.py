@@ -17,7 +17,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")] + sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Programs of others, whose options are theirs to check
-OTHERS = {("git", "clone"), ("python", "-m", "pip"), ("python", "-m", "pytest"), ("uv", "pip"), ("uv", "venv")}
+OTHERS = {
+    ("git", "clone"),
+    ("python", "-m", "pip"),
+    ("python", "-m", "pytest"),
+    ("uv", "pip"),
+    ("uv", "venv"),
+    ("uv", "sync"),
+}
 each = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
