@@ -93,7 +93,7 @@ def test_the_first_cell_asks_for_the_address_where_it_is_not_set(path, tmp_path,
     first = re.sub(r'address = ".*"', 'address = "{}"', first).replace("/content", tmp_path.as_posix())
     exec(first.format("https://github.com/OWNER/mnist-digits.git"), {})  # neither on Colab nor on Kaggle
     monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
-    with pytest.raises(AssertionError, match="Replace OWNER above by the GitHub account"):
+    with pytest.raises(AssertionError, match="replace OWNER by the GitHub account"):
         exec(first.format("https://github.com/OWNER/mnist-digits.git"), {})
     exec(first.format("https://github.com/you/yours.git"), {})
 
