@@ -80,10 +80,12 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
         raise OSError(f"{str(path)!r} names no file: give the path of one")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if path.exists() and not path.is_file():  # else the file would take the place of a device or pipe
-            raise OSError(errno.EEXIST, "it is a device or a pipe")
+        with contextlib.suppress(FileNotFoundError):
+            mode = path.stat().st_mode  # asked once: another process may be replacing the file
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(mode):  # else the file would take the place of a device or pipe
+                raise OSError(errno.EEXIST, "it is a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             file.write(data)

@@ -19,7 +19,7 @@ from mnist_helpers.data.digits import Digits
 from mnist_helpers.data.loaders import ResidentLoader
 from mnist_helpers.environment import seeded
 from mnist_helpers.evaluation.scores import evaluate
-from mnist_helpers.experiments import distributed, records
+from mnist_helpers.experiments import distributed, records, setup
 from mnist_helpers.experiments import run as runs
 from mnist_helpers.experiments.distributed import (
     all_reduce_mean,
@@ -117,7 +117,7 @@ def work_together(folder):
         if rank():
             save_state(state, {"epochs": [1, 2]})
         with warnings.catch_warnings(record=True) as caught:
-            found["state"] = broadcast(runs._first_state(state))
+            found["state"] = broadcast(setup._first_state(state))
         found["warnings"] = [str(one.message) for one in caught]
         (folder / f"found-{rank()}.json").write_text(json.dumps(found))
         if rank():
