@@ -71,7 +71,7 @@ def open_storage(storage: str | Path | None, grace: int, attempts: int) -> optun
     raise SearchError(f"the database {shown(storage)} cannot be used: {reason}") from fault
 
 
-def _patient_connection(shown: str) -> Callable[..., Any]:
+def _patient_connection(name: str) -> Callable[..., Any]:
     """Return what connects to a database that has answered before, and waits for it while it restarts."""
 
     def connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
@@ -82,7 +82,7 @@ def _patient_connection(shown: str) -> Callable[..., Any]:
             except dialect.loaded_dbapi.OperationalError as error:
                 if time.monotonic() > deadline:
                     raise SearchError(
-                        f"the database {shown} has not answered for {PATIENCE} seconds: start the same sweep when it "
+                        f"the database {name} has not answered for {PATIENCE} seconds: start the same sweep when it "
                         "works again, and it goes on"
                     ) from error
                 time.sleep(1)
